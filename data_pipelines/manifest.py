@@ -1,0 +1,112 @@
+"""The manifest of a prepared data directory: what is in it, and proof that it is still so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.errors import DataError
+
+FORMAT_VERSION = 1
+KIND = "make_jax-data"
+NAME = "manifest.json"
+HASH_ON_OPEN_BYTES = 1 << 30  # below this total, opening also compares checksums (about 1 s per GiB)
+
+_REMEDY = "run `make-jax prepare` again"
+
+
+def write_manifest(root: Path, counts: dict[str, int], sources: dict[str, list[str]], options: dict[str, Any]) -> None:
+    """Describes every file under `root` in `root/manifest.json`; call it last.
+
+    The manifest holds no times and no absolute paths of its own, so equal inputs give equal manifests.
+    """
+    files = {
+        path.relative_to(root).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "kind": KIND,
+        "counts": counts,
+        "sources": sources,
+        "options": options,
+        "files": files,
+    }
+    text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False)
+    (root / NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Reads the manifest of a prepared data directory without looking at the other files.
+
+    Raises:
+      DataError: `root` is not a prepared data directory, or of another format version.
+    """
+    path = root / NAME
+    if not path.is_file():
+        what = "has no manifest.json" if root.is_dir() else "is not a directory"
+        raise DataError(f"{root} {what}, so it is not prepared data; make it with `make-jax prepare --out {root}`")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        kind, version = manifest["kind"], manifest["format_version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{path} cannot be read as a manifest ({type(error).__name__}: {error}); remove {root} and {_REMEDY}"
+        ) from error
+    if kind != KIND or version != FORMAT_VERSION:
+        raise DataError(
+            f"{path} says {kind!r} format {version!r}, this version reads {KIND!r} format {FORMAT_VERSION}; {_REMEDY}"
+        )
+    return manifest
+
+
+def content_fingerprint(manifest: dict[str, Any]) -> str:
+    """SHA-256 over the files' checksums; the quarantine, which names where its rows came from, is left out."""
+    sums = {name: entry["sha256"] for name, entry in manifest["files"].items() if name != "quarantine.parquet"}
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
+
+
+def foreign_content(root: Path) -> str | None:
+    """Why a directory is more than prepared data of any version, None if it is just that."""
+    try:
+        manifest = json.loads((root / NAME).read_text(encoding="utf-8"))
+        ours = {root / name for name in [NAME, *manifest["files"]]} if manifest["kind"] == KIND else set()
+    except (OSError, ValueError, TypeError, KeyError):
+        ours = set()
+    if not ours:
+        return "holds something else than prepared data"
+    for path in sorted(root.rglob("*")):
+        if not path.is_dir() and path not in ours:
+            return f"holds {path.relative_to(root)}, which prepare did not write"
+    return None
+
+
+def verify_files(root: Path, manifest: dict[str, Any]) -> None:
+    """Compares the files under `root` with the manifest: sizes always, checksums below 1 GiB in total.
+
+    Raises:
+      DataError: a file is missing or differs, naming it with what was expected and found.
+    """
+    files: dict[str, dict[str, Any]] = manifest["files"]
+    for name, entry in files.items():
+        path = root / name
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            raise DataError(f"{path} is missing (expected {entry['size']} bytes); {_REMEDY}")
+        if size != entry["size"]:
+            raise DataError(f"{path} has {size} bytes, the manifest expects {entry['size']}; {_REMEDY}")
+    if sum(entry["size"] for entry in files.values()) >= HASH_ON_OPEN_BYTES:
+        return
+    for name, entry in files.items():
+        found = sha256(root / name)
+        if found != entry["sha256"]:
+            raise DataError(f"{root / name} has sha256 {found}, the manifest expects {entry['sha256']}; {_REMEDY}")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

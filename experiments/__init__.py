@@ -1,0 +1,1 @@
+"""Experiments: one Python file each, with the command that runs it on its first lines."""

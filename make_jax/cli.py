@@ -1,0 +1,196 @@
+"""The console script. Every command imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from make_jax import __version__
+
+PATH = click.Path(path_type=Path)
+log = logging.getLogger("make_jax")
+
+
+class _Commands(click.Group):
+    """Turns the errors that users can mend into one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from data_pipelines.errors import DataError
+        from make_jax.errors import UserError
+
+        try:
+            return super().invoke(ctx)
+        except (UserError, DataError) as error:
+            _exit(str(error), 2)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            _exit(f"{where}{error.strerror}; free some space or choose another place, then run the command again", 2)
+
+
+def _exit(message: str, code: int) -> None:
+    click.echo(f"make-jax: error: {message}", err=True)
+    sys.exit(code)
+
+
+def _products_option(required: bool = True, text: str = "Product tables; quote globs.") -> Callable[..., Any]:
+    return click.option("--products", multiple=True, required=required, metavar="GLOB", help=text)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__, prog_name="make-jax")
+def main() -> None:
+    """Text-to-multimodal product retrieval: train, evaluate and search your own catalogue."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for name in ("make_jax", "data_pipelines"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: it greets on stderr
+
+
+@main.command()
+@click.option("--workdir", type=PATH, default=Path("make-jax-demo"), help="Where everything goes.")
+@click.option("--seed", type=click.IntRange(min=0), default=0)
+def demo(workdir: Path, seed: int) -> None:
+    """The whole path on a synthetic catalogue, from products to a report to look at."""
+    from make_jax.commands.demo import run_demo
+
+    report = run_demo(workdir, seed)
+    click.echo(
+        f"\nLook at {report}\nSearch with: make-jax search --run {workdir}/run --index {workdir}/index 'red dress'"
+    )
+
+
+@main.command()
+@click.option("--out", type=PATH, required=True, help="Folder to write.")
+@click.option("--products", "count", type=click.IntRange(min=1), default=2000, help="How many products.")
+@click.option("--seed", type=click.IntRange(min=0), default=0)
+@click.option("--chinese-share", type=click.FloatRange(0, 1), default=0.0, help="Share with Chinese listings.")
+def synthesize(out: Path, count: int, seed: int, chinese_share: float) -> None:
+    """Draw a synthetic catalogue with queries, clicks, judgements and the truth behind them."""
+    from data_pipelines.synthetic import SyntheticSpec, write_catalogue
+
+    paths = write_catalogue(SyntheticSpec(products=count, seed=seed, chinese_share=chinese_share), out)
+    click.echo(f"{count:,} products, their clicks, queries and judgements are in {paths.root}")
+
+
+@main.command()
+@_products_option()
+@click.option("--interactions", metavar="F", help="Click log.")
+@click.option("--queries", metavar="F", help="Dev queries, with --qrels.")
+@click.option("--qrels", metavar="F", help="Judgements of the dev queries.")
+@click.option("--out", type=PATH, required=True, help="Folder to write.")
+@click.option("--vocab-size", type=click.IntRange(min=64), default=8192, help="Largest vocabulary to train.")
+@click.option("--tokenizer", type=click.Choice(["wordpiece", "unigram"]), default="wordpiece")
+@click.option(
+    "--max-bad-share", type=click.FloatRange(0, 1), default=0.05, help="Stop if more rows of a table are bad."
+)
+def prepare(out: Path, products: tuple[str, ...], tokenizer: str, **options: Any) -> None:
+    """Check tables, train a tokenizer and write a dataset to train on."""
+    from data_pipelines.prepare import prepare as run_prepare
+
+    summary = run_prepare(products=list(products), out=out, tokenizer_kind=tokenizer, **options)
+    click.echo(summary.text())
+
+
+@main.command()
+@click.argument("experiment", type=PATH)
+@click.option("--data", type=PATH, required=True, help="Folder that prepare wrote.")
+@click.option("--workdir", type=PATH, required=True, help="Run directory; an existing run goes on.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting, as training.steps=500.")
+def train(experiment: Path, data: Path, workdir: Path, overrides: tuple[str, ...]) -> None:
+    """Train EXPERIMENT (a Python file); run it again to go on after a stop."""
+    from make_jax.overrides import load_experiment
+
+    loaded = load_experiment(experiment, overrides)
+    from make_jax.commands.train import train_run
+    from make_jax.training.loop import NonFiniteLoss
+
+    try:
+        outcome = train_run(loaded, data, workdir)
+    except NonFiniteLoss as error:
+        _exit(str(error), 1)
+    steps = loaded.training.steps
+    if outcome.finished:
+        click.echo(f"{workdir}: trained {steps} steps")
+    else:
+        click.echo(
+            f"{workdir}: stopped and saved at step {outcome.step} of {steps}; the same command goes on from there"
+        )
+
+
+@main.command()
+@click.option("--run", type=PATH, required=True, help="Run directory.")
+@_products_option(required=False)
+@click.option("--queries", metavar="F", help="Query table.")
+@click.option("--out", type=PATH, required=True, help="Parquet file to write.")
+def embed(run: Path, products: tuple[str, ...], queries: str | None, out: Path) -> None:
+    """Turn products or queries into vectors."""
+    if bool(products) == bool(queries):
+        raise click.UsageError("give either --products or --queries")
+    from make_jax.commands.embed import embed_products, embed_queries
+
+    count = embed_queries(run, queries, out) if queries else embed_products(run, products, out)
+    click.echo(f"{out}: {count:,} vectors")
+
+
+@main.command()
+@click.option("--embeddings", type=PATH, required=True, help="Product vectors that embed wrote.")
+@click.option("--out", type=PATH, required=True, help="Index directory to write.")
+@click.option("--target-recall", type=float, default=0.95, help="Recall@10 wanted, against exact search.")
+@click.option("--tune-queries", type=PATH, help="Query vectors that embed wrote, to tune on real queries.")
+def index(embeddings: Path, out: Path, target_recall: float, tune_queries: Path | None) -> None:
+    """Build a ScaNN index and measure its recall."""
+    from make_jax.retrieval.embeddings import read_embeddings
+    from make_jax.retrieval.index import build_index
+
+    vectors = read_embeddings(tune_queries, "queries").vectors if tune_queries else None
+    click.echo(str(build_index(embeddings, out, target_recall, vectors)))
+
+
+@main.command()
+@click.option("--run", type=PATH, required=True, help="Run directory.")
+@click.option("--index", type=PATH, help="Index directory: judges exact and index search side by side.")
+@click.option("--embeddings", type=PATH, help="Product vectors, to judge exact search only.")
+@click.option("--queries", required=True, metavar="F", help="Query table; further columns become segments.")
+@click.option("--qrels", required=True, metavar="F", help="Judgements.")
+@_products_option(required=False, text="Product tables to show in the report, instead of the training data.")
+@click.option("--out", type=PATH, required=True, help="Folder of the report.")
+def evaluate(run: Path, out: Path, **options: Any) -> None:
+    """Judge a model; writes metrics.json and report.html."""
+    from make_jax.commands.evaluate import evaluate as run_evaluate
+
+    result = run_evaluate(run, out=out, **options)
+    for column, values in result["metrics"].items():
+        click.echo(f"{column:6} " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+    click.echo(f"Look at {out / 'report.html'}")
+
+
+@main.command()
+@click.option("--run", type=PATH, required=True, help="Run directory.")
+@click.option("--index", type=PATH, required=True, help="Index directory.")
+@click.argument("query")
+@click.option("-k", type=int, default=10, help="How many products.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def search(run: Path, index: Path, query: str, k: int, as_json: bool) -> None:
+    """Find products for QUERY."""
+    from make_jax.commands.search import search as run_search
+
+    hits = run_search(run, index, query, k)
+    if as_json:
+        click.echo(json.dumps({"query": query, "results": [hit._asdict() for hit in hits]}, ensure_ascii=False))
+        return
+    click.echo(f"{'rank':>4}  {'score':>6}  {'text':>4}  {'image':>5}  product")
+    for hit in hits:
+        click.echo(
+            f"{hit.rank:4}  {hit.score:6.3f}  {hit.weight_text:4.0%}  {hit.weight_image:5.0%}  {hit.product_id}"
+            + (f"  {hit.title}" if hit.title else "")
+        )

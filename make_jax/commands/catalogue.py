@@ -1,0 +1,44 @@
+"""What a report shows of products: titles, pictures and categories, looked up by id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from data_pipelines.checks import ProductChecker
+from data_pipelines.dataset import open_data
+from data_pipelines.quarantine import Quarantine
+
+
+class Shown(NamedTuple):
+    """Title ("" if none) and encoded picture (b"" if none) of a product."""
+
+    title: str
+    image: bytes
+
+
+class Catalogue(NamedTuple):
+    """The category of every product ("" if none), and what to show of those that were asked for."""
+
+    categories: dict[str, str]
+    shown: dict[str, Shown]
+
+
+def from_tables(products: Sequence[str], wanted: Iterable[str]) -> Catalogue:
+    """Read product tables; raises DataError where they cannot be read."""
+    keep, catalogue = set(wanted), Catalogue({}, {})
+    for chunk in ProductChecker(Quarantine()).products(list(products)):
+        for product in chunk:
+            catalogue.categories[product.product_id] = product.category
+            if product.product_id in keep:
+                catalogue.shown[product.product_id] = Shown(product.title, product.image)
+    return catalogue
+
+
+def from_prepared(path: Path, wanted: Iterable[str]) -> Catalogue:
+    """Look products up in prepared data; ids it does not have are left out."""
+    data, keep = open_data(path), set(wanted)
+    rows = [row for row, product_id in enumerate(data.product_ids) if product_id in keep]
+    shown = {r["product_id"]: Shown(r["title"], r["image"]) for r in data.records(rows)} if rows else {}
+    return Catalogue(dict(zip(data.product_ids, data.categories, strict=True)), shown)

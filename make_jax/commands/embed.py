@@ -1,0 +1,132 @@
+"""`make-jax embed`: a trained model and tables become files of vectors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data_pipelines.checks import ProductChecker
+from data_pipelines.input import query_batches, row_batches
+from data_pipelines.log_checks import checked_queries
+from data_pipelines.quarantine import Quarantine
+from data_pipelines.tokenizer import TextTokenizer, load_tokenizer
+from make_jax.errors import UserError
+from make_jax.model import build_model
+from make_jax.retrieval.embeddings import EmbeddingWriter
+from make_jax.retrieval.encode import Encoder
+from make_jax.run import Run, open_run
+
+log = logging.getLogger(__name__)
+
+BATCH_SIZE = 256
+MAX_BAD_SHARE = 0.05
+
+
+class TrainedModel:
+    """A finished run, ready to encode queries and products.
+
+    Attributes:
+      run: where it came from.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._encoder = Encoder(build_model(run.experiment))
+        self._tokenizer: TextTokenizer = load_tokenizer(run.tokenizer_path)
+
+    @classmethod
+    def open(cls, path: Path) -> TrainedModel:
+        """Load a run directory; raises UserError where it is not a finished run."""
+        return cls(open_run(path))
+
+    @property
+    def dim(self) -> int:
+        """E, the width of the vectors."""
+        return self.run.experiment.model.embedding
+
+    def encode_queries(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> np.ndarray:
+        """Unit vectors of queries, float32[n, E]. Queries longer than the model reads are cut, and said to be."""
+        limit = self.run.experiment.model.query.max_tokens
+        for text, ids in zip(texts, self._tokenizer.encode(texts, 1_000_000), strict=True):
+            if len(ids) > limit:
+                log.warning(
+                    "query %r has %d tokens; the model reads %d, the rest is cut off", _short(text), len(ids), limit
+                )
+        batches = query_batches(texts, self._tokenizer, batch_size=batch_size, max_query_tokens=limit)
+        return self._encoder.queries(self.run.params, batches)
+
+    def encode_rows(self, rows: Iterable[dict[str, Any]], source: str) -> Iterator[Any]:
+        """Vectors and weights of products given as rows (product_id, title, image), batch by batch."""
+        model = self.run.experiment.model
+        with row_batches(
+            rows,
+            self._tokenizer,
+            batch_size=BATCH_SIZE,
+            image_size=(model.image.height, model.image.width),
+            max_title_tokens=model.title.max_tokens,
+            source=source,
+        ) as batches:
+            yield from self._encoder.products(self.run.params, batches)
+
+
+def embed_products(run: Path, products: Sequence[str], out: Path) -> int:
+    """Write the vectors and modal weights of a catalogue to `out`; returns how many.
+
+    Rows that cannot be used go to `OUT.quarantine.parquet` with the reason.
+
+    Raises:
+      UserError, DataError: no finished run, unreadable tables, no usable product, or too many bad rows.
+    """
+    model, quarantine = TrainedModel.open(run), Quarantine()
+    checker, count = ProductChecker(quarantine), 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for chunk in checker.products(list(products)):
+            yield from (product._asdict() for product in chunk)
+
+    with (
+        EmbeddingWriter(out, "products", model.dim, model.run.fingerprint) as writer,
+        tqdm(desc="embed", unit="product", mininterval=1.0) as bar,
+    ):
+        for part in model.encode_rows(rows(), ", ".join(products)):
+            writer.write(part.product_ids, part.vectors, part.weights[:, 0], part.weights[:, 1])
+            count += len(part.product_ids)
+            bar.update(len(part.product_ids))
+        _check_rows(quarantine, "products", count, out)
+    return count
+
+
+def embed_queries(run: Path, queries: str, out: Path) -> int:
+    """Write the vectors of a query table to `out`; returns how many. Raises as `embed_products`."""
+    model, quarantine = TrainedModel.open(run), Quarantine()
+    table = checked_queries(queries, quarantine)
+    _check_rows(quarantine, "queries", table.num_rows, out)
+    with EmbeddingWriter(out, "queries", model.dim, model.run.fingerprint) as writer:
+        writer.write(table["query_id"].to_pylist(), model.encode_queries(table["query"].to_pylist()))
+    return table.num_rows
+
+
+def _check_rows(quarantine: Quarantine, table: str, count: int, out: Path) -> None:
+    if quarantine.bad:
+        report = out.with_name(out.name + ".quarantine.parquet")
+        quarantine.write(report)
+        reasons = ", ".join(f"{reason} {n}" for reason, n in quarantine.reasons().items())
+        log.warning(
+            "%d of %d rows set aside (%s), see %s", len(quarantine.bad), quarantine.read[table], reasons, report
+        )
+        if quarantine.share(table) > MAX_BAD_SHARE:
+            raise UserError(
+                f"{quarantine.share(table):.1%} of the {table} cannot be used ({reasons}), more than the "
+                f"{MAX_BAD_SHARE:.0%} allowed; see {report}, mend the table and run again"
+            )
+    if count == 0:
+        raise UserError(f"there are no {table} to embed; check the table")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,296 @@
+"""Typed, frozen configuration: what an experiment file returns and what a run directory stores.
+
+Every section is a frozen dataclass. A section checks itself when it is made, so an impossible combination never
+gets as far as the compiler. `overrides.py` turns `--set a.b=c` and stored JSON into these classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from make_jax.errors import UserError
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise UserError(message)
+
+
+def _at_least(section: str, minimum: float, **values: float) -> None:
+    for name, value in values.items():
+        _require(value >= minimum, f"{section}.{name} is {value}, but it must be at least {minimum}")
+
+
+def _share(section: str, **values: float) -> None:
+    for name, value in values.items():
+        _require(0.0 <= value < 1.0, f"{section}.{name} is {value}, but a share must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """One stack of pre-norm transformer blocks."""
+
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    mlp_ratio: int = 4
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _at_least("transformer", 0, layers=self.layers)
+        _at_least("transformer", 1, width=self.width, heads=self.heads, mlp_ratio=self.mlp_ratio)
+        _share("transformer", dropout=self.dropout)
+        _require(
+            self.width % self.heads == 0,
+            f"transformer.width {self.width} is not divisible by transformer.heads {self.heads}; "
+            "choose a width that is a multiple of the heads",
+        )
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """A text encoder: token and position embeddings, then a transformer."""
+
+    max_tokens: int = 32
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+
+    def __post_init__(self) -> None:
+        _at_least("text", 3, max_tokens=self.max_tokens)
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """A ViT: pictures of `height` × `width` pixels cut into square patches.
+
+    `stem` is "patch" (one linear map per patch, as in ViT) or "hierarchical" (an MLP that joins 4×4 pixels, then
+    2×2 cells until a cell is a patch; Touvron et al. 2022, "Three things everyone should know about Vision
+    Transformers", hMLP), which learns small pictures better and costs little.
+    """
+
+    height: int = 80
+    width: int = 64
+    patch: int = 16
+    stem: Literal["patch", "hierarchical"] = "hierarchical"
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+
+    def __post_init__(self) -> None:
+        _at_least("image", 1, height=self.height, width=self.width, patch=self.patch)
+        for side, pixels in (("height", self.height), ("width", self.width)):
+            _require(
+                pixels % self.patch == 0,
+                f"image.{side} {pixels} is not divisible by image.patch {self.patch}; "
+                f"use {pixels // self.patch * self.patch or self.patch} or another patch",
+            )
+        if self.stem == "hierarchical":
+            _require(
+                self.patch >= 4 and self.patch & (self.patch - 1) == 0,
+                f"image.patch is {self.patch}, but the hierarchical stem doubles cells of 4 pixels; use 4, 8, 16 "
+                'or 32, or image.stem="patch"',
+            )
+
+    @property
+    def patches(self) -> int:
+        """P, the number of patches of a picture."""
+        return (self.height // self.patch) * (self.width // self.patch)
+
+    @property
+    def stem_steps(self) -> tuple[int, ...]:
+        """By how much each step of the stem enlarges a cell; the product is the patch."""
+        if self.stem == "patch":
+            return (self.patch,)
+        return (4,) + (2,) * (self.patch.bit_length() - 3)
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Cross-modal layers and the way two modalities become one vector.
+
+    `kind`: "modal_adaptation" learns a weight for title and picture per product; "mean" fixes both at one half
+    (of what the product has). `modality_dropout` is the share of training products that lose one of their two
+    modalities, so that neither tower leans on the other.
+    """
+
+    kind: Literal["modal_adaptation", "mean"] = "modal_adaptation"
+    layers: int = 1
+    gate_width: int = 64
+    modality_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _at_least("fusion", 0, layers=self.layers)
+        _at_least("fusion", 1, gate_width=self.gate_width)
+        _share("fusion", modality_dropout=self.modality_dropout)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The MAKE model: query tower | title tower + picture tower → cross-modal layers → Modal Adaptation.
+
+    `vocab_size` None takes the tokenizer's; a run directory always stores the number. `embedding` is E.
+    """
+
+    vocab_size: int | None = None
+    embedding: int = 128
+    query: TextConfig = field(default_factory=lambda: TextConfig(max_tokens=16))
+    title: TextConfig = field(default_factory=TextConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+
+    def __post_init__(self) -> None:
+        _at_least("model", 1, embedding=self.embedding)
+        title, picture = self.title.transformer.width, self.image.transformer.width
+        _require(
+            title == picture or self.fusion.layers == 0,
+            f"model.title.transformer.width {title} differs from model.image.transformer.width {picture}, but "
+            f"the {self.fusion.layers} cross-modal layers need one width; make them equal or set "
+            "model.fusion.layers=0",
+        )
+
+
+@dataclass(frozen=True)
+class ObjectivesConfig:
+    """Weights and constants of the pre-training objectives; a weight of 0 turns one off.
+
+    `qic` contrasts queries with fused products; `query_title` and `query_image` contrast them with each modality
+    alone. `margin` is AM-softmax's m; the inverse temperature s starts at `scale` and is learned up to `scale_max`.
+    """
+
+    qic: float = 1.0
+    query_title: float = 0.0
+    query_image: float = 0.0
+    margin: float = 0.0
+    scale: float = 20.0
+    scale_max: float = 100.0
+
+    def __post_init__(self) -> None:
+        _at_least("objectives", 0.0, qic=self.qic, query_title=self.query_title, query_image=self.query_image)
+        _at_least("objectives", 0.0, margin=self.margin)
+        _require(
+            self.qic + self.query_title + self.query_image > 0,
+            "every weight of objectives is 0, so there is nothing to learn; set objectives.qic=1",
+        )
+        _require(
+            0 < self.scale <= self.scale_max,
+            f"objectives.scale is {self.scale}, but it must be above 0 and at most scale_max {self.scale_max}",
+        )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How batches are drawn and pictures are changed while training.
+
+    A pair is drawn with probability ∝ (clicks + purchase_weight · purchases) ** popularity_power. `crop` is the
+    smallest share of a picture's area that augmentation keeps (1 = no cropping). `flip` mirrors half the pictures;
+    it is off by default because letters and logos matter. `product_queries` is M: how many of the queries that
+    a product was clicked under travel with it, so that it is never taken as their negative.
+    """
+
+    popularity_power: float = 0.75
+    purchase_weight: float = 1.0
+    product_queries: int = 64
+    crop: float = 1.0
+    flip: bool = False
+    prefetch: int = 4
+
+    def __post_init__(self) -> None:
+        _at_least("data", 0.0, popularity_power=self.popularity_power, purchase_weight=self.purchase_weight)
+        _at_least("data", 1, product_queries=self.product_queries, prefetch=self.prefetch)
+        _require(0 < self.crop <= 1, f"data.crop is {self.crop}, but the share of a picture kept is in (0, 1]")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up, cosine decay and clipping by global norm.
+
+    Norms, biases, embeddings and the temperature are not decayed.
+    """
+
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    final_share: float = 0.01
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.98
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, f"optimizer.learning_rate is {self.learning_rate}, but it must be above 0")
+        _require(self.clip_norm > 0, f"optimizer.clip_norm is {self.clip_norm}, but it must be above 0")
+        _at_least("optimizer", 0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
+        _share("optimizer", beta1=self.beta1, beta2=self.beta2, final_share=self.final_share)
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices by axis: `data` and `fsdp` split the batch, `fsdp` and `tensor` split parameters.
+
+    `data` = 0 takes every device that the other axes leave.
+    """
+
+    data: int = 0
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least("mesh", 0, data=self.data)
+        _at_least("mesh", 1, fsdp=self.fsdp, tensor=self.tensor)
+
+    def sizes(self, devices: int) -> tuple[int, int, int]:
+        """(data, fsdp, tensor) on this many devices; raises UserError where they do not come out even."""
+        rest = self.fsdp * self.tensor
+        data = self.data or max(devices // rest, 1)
+        _require(
+            data * rest == devices,
+            f"mesh.data {data} × mesh.fsdp {self.fsdp} × mesh.tensor {self.tensor} = {data * rest}, but there are "
+            f"{devices} devices; change the mesh, or set mesh.data=0 to take what the other axes leave",
+        )
+        return data, self.fsdp, self.tensor
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length, batch and habits of a run; `batch_size` is the global number of pairs of a step.
+
+    0 turns `eval_every` or `checkpoint_every` off but for the end of the run.
+    """
+
+    steps: int = 1000
+    batch_size: int = 256
+    seed: int = 0
+    log_every: int = 10
+    eval_every: int = 0
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    eval_batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        _at_least("training", 2, batch_size=self.batch_size)
+        _at_least("training", 1, steps=self.steps, log_every=self.log_every, eval_batch_size=self.eval_batch_size)
+        _at_least("training", 1, keep_checkpoints=self.keep_checkpoints)
+        _at_least("training", 0, eval_every=self.eval_every, checkpoint_every=self.checkpoint_every, seed=self.seed)
+
+    def check_mesh(self, data: int, fsdp: int) -> None:
+        """Refuse batches that the mesh cannot share out evenly."""
+        for name, size in (("batch_size", self.batch_size), ("eval_batch_size", self.eval_batch_size)):
+            shards = data * fsdp
+            _require(
+                size % shards == 0,
+                f"training.{name} {size} is not divisible by mesh.data {data} × mesh.fsdp {fsdp} = {shards}; "
+                f"use {max(size // shards, 1) * shards} or another mesh",
+            )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that defines a training run, besides the data."""
+
+    name: str
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.name.strip()), "experiment.name is empty; give the experiment a name")

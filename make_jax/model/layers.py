@@ -1,0 +1,89 @@
+"""Transformer blocks and the small numerical pieces that every tower shares."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from make_jax.config import TransformerConfig
+
+EPSILON = 1e-6
+_embedding_init = nn.initializers.normal(stddev=0.02)
+
+
+def unit_norm(x: jax.Array) -> jax.Array:
+    """Scale the last axis to length 1, float[..., E] → float32[..., E]; a zero vector stays zero.
+
+    The epsilon sits inside the root, so the gradient at zero is finite: `x / max(‖x‖, ε)` gives NaN there.
+    """
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + EPSILON**2)
+
+
+def masked_mean(states: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean over the positions where mask is true: float[B, L, D], bool[B, L] → float[B, D]; zero if none is.
+
+    MAKE's predecessor found the mean over real tokens better than [CLS], and that padding must be left out.
+    """
+    weights = mask[..., None].astype(states.dtype)
+    # `where`, not only a product with 0: a padded position may hold anything, an infinity included.
+    total = jnp.sum(jnp.where(mask[..., None], states, 0), axis=1)
+    return total / jnp.maximum(jnp.sum(weights, axis=1), 1)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention among the positions of a sequence: float[B·L, D], bool[B, L] → float[B·L, D]."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, states: jax.Array, mask: jax.Array) -> jax.Array:
+        width, heads = self.config.width, self.config.heads
+        qkv = nn.Dense(3 * width, name="qkv")(states).reshape(*mask.shape, 3, heads, width // heads)
+        # A row without any valid key would softmax over nothing; letting it see everything keeps it finite,
+        # and its output is masked wherever it is used.
+        keys = mask | ~jnp.any(mask, axis=-1, keepdims=True)
+        mixed = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask=keys[:, None, None, :])
+        return nn.Dense(width, name="out")(mixed.reshape(states.shape))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then a GELU MLP, each with a residual; shapes as SelfAttention."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, states: jax.Array, mask: jax.Array, deterministic: bool) -> jax.Array:
+        config = self.config
+        drop = nn.Dropout(config.dropout, deterministic=deterministic)
+        states += drop(SelfAttention(config, name="attention")(nn.LayerNorm(name="norm_attention")(states), mask))
+        hidden = nn.Dense(config.width * config.mlp_ratio, name="up")(nn.LayerNorm(name="norm_mlp")(states))
+        return states + drop(nn.Dense(config.width, name="down")(nn.gelu(hidden)))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks and a final norm: float[B, L, D], bool[B, L] → float[B, L, D].
+
+    Inside, positions of all sequences lie in one axis: XLA's CPU back end multiplies [B·L, D] by a matrix twice as
+    fast as [B, L, D], whose weight gradient contracts over two axes.
+    """
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, states: jax.Array, mask: jax.Array, deterministic: bool) -> jax.Array:
+        flat = states.reshape(-1, self.config.width)
+        for layer in range(self.config.layers):
+            flat = Block(self.config, name=f"layer_{layer}")(flat, mask, deterministic)
+        return nn.LayerNorm(name="norm")(flat).reshape(states.shape)
+
+
+def position_embedding(module: nn.Module, length: int, width: int) -> jax.Array:
+    """Learned positions of a sequence, float32[length, width], as a parameter of `module`."""
+    return module.param("positions", _embedding_init, (length, width))
+
+
+def token_embedding(vocab_size: int, width: int) -> nn.Embed:
+    """Token table, V × D."""
+    return nn.Embed(vocab_size, width, embedding_init=_embedding_init, name="tokens")

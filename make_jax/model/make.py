@@ -1,0 +1,126 @@
+"""The MAKE model: separate query tower, title and picture towers, cross-modal layers, Modal Adaptation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from make_jax.config import ModelConfig, ObjectivesConfig
+from make_jax.errors import UserError
+from make_jax.model.adaptation import CrossModalLayers, ModalAdaptation, ProductEmbedding, pool_modalities
+from make_jax.model.encoders import ImageEncoder, TextEncoder
+from make_jax.model.layers import masked_mean, unit_norm
+from make_jax.objectives.contrastive import am_softmax, false_negatives
+
+Params = Any
+Batch = dict[str, jax.Array]
+
+
+class MakeModule(nn.Module):
+    """Parameters and forward passes of MAKE; `model.Make` wraps it in the interface of every model."""
+
+    config: ModelConfig
+    initial_scale: float
+    vocab_size: int
+
+    def setup(self) -> None:
+        config = self.config
+        self.query = TextEncoder(config.query, self.vocab_size)
+        self.query_projection = nn.Dense(config.embedding, use_bias=False)
+        self.title = TextEncoder(config.title, self.vocab_size)
+        self.image = ImageEncoder(config.image)
+        self.cross_modal = CrossModalLayers(config.fusion.layers, config.title.transformer)
+        self.adaptation = ModalAdaptation(config.fusion, config.embedding)
+        self.log_scale = self.param("log_scale", nn.initializers.constant(jnp.log(self.initial_scale)), ())
+
+    def encode_query(self, query_ids: jax.Array, deterministic: bool = True) -> jax.Array:
+        """Unit vectors of queries: int32[B, Q] → float32[B, E]."""
+        states, mask = self.query(query_ids, deterministic)
+        return unit_norm(self.query_projection(masked_mean(states, mask)))
+
+    def encode_product(
+        self, title_ids: jax.Array, image: jax.Array, has_image: jax.Array, deterministic: bool = True
+    ) -> ProductEmbedding:
+        """Unit vectors of products: int32[B, T], uint8[B, H, W, 3], bool[B] → ProductEmbedding."""
+        title, title_mask = self.title(title_ids, deterministic)
+        picture, picture_mask = self.image(image, has_image, deterministic)
+        if not deterministic:
+            title_mask, picture_mask = self._drop_modality(title_mask, picture_mask)
+        title, picture = self.cross_modal(title, title_mask, picture, picture_mask, deterministic)
+        return self.adaptation(*pool_modalities(title, title_mask, picture, picture_mask))
+
+    def _drop_modality(self, title_mask: jax.Array, picture_mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Hide one modality of a share of the products that have both."""
+        rate = self.config.fusion.modality_dropout
+        if rate == 0:
+            return title_mask, picture_mask
+        draw = jax.random.uniform(self.make_rng("dropout"), (title_mask.shape[0], 1))
+        both = jnp.any(title_mask, axis=1, keepdims=True) & jnp.any(picture_mask, axis=1, keepdims=True)
+        return title_mask & ~(both & (draw < rate / 2)), picture_mask & ~(both & (draw > 1 - rate / 2))
+
+    def __call__(
+        self, batch: dict[str, jax.Array], deterministic: bool = True
+    ) -> tuple[jax.Array, ProductEmbedding, jax.Array]:
+        """Both towers on the pairs of a batch: (queries [B, E], products, logarithm of the scale)."""
+        queries = self.encode_query(batch["query_ids"], deterministic)
+        products = self.encode_product(batch["title_ids"], batch["image"], batch["has_image"], deterministic)
+        return queries, products, self.log_scale
+
+
+class Make:
+    """MAKE with the interface that training, evaluation, export and serving know: see `model.RetrievalModel`."""
+
+    def __init__(self, config: ModelConfig, objectives: ObjectivesConfig) -> None:
+        if config.vocab_size is None:
+            raise UserError("model.vocab_size is not set; it is the number of entries of the tokenizer")
+        self.config, self.objectives = config, objectives
+        self.module = MakeModule(config, objectives.scale, config.vocab_size)
+
+    def init(self, rng: jax.Array) -> Params:
+        """Fresh float32 parameters."""
+        image = self.config.image
+        batch = {
+            "query_ids": jnp.ones((1, self.config.query.max_tokens), jnp.int32),
+            "title_ids": jnp.ones((1, self.config.title.max_tokens), jnp.int32),
+            "image": jnp.zeros((1, image.height, image.width, 3), jnp.uint8),
+            "has_image": jnp.ones((1,), bool),
+        }
+        return self.module.init(rng, batch)["params"]
+
+    def encode_query(self, params: Params, query_ids: jax.Array) -> jax.Array:
+        """Unit vectors of queries: int32[B, Q] → float32[B, E]."""
+        return self.module.apply({"params": params}, query_ids, method="encode_query")
+
+    def encode_product(
+        self, params: Params, title_ids: jax.Array, image: jax.Array, has_image: jax.Array
+    ) -> ProductEmbedding:
+        """Unit vectors and modal weights of products: int32[B, T], uint8[B, H, W, 3], bool[B]."""
+        return self.module.apply({"params": params}, title_ids, image, has_image, method="encode_product")
+
+    def losses(self, params: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The weighted sum of the objectives on a global batch, and what to log; all float32 scalars."""
+        queries, products, log_scale = self.module.apply(
+            {"params": params}, batch, deterministic=False, rngs={"dropout": rng}
+        )
+        config = self.objectives
+        scale = jnp.minimum(jnp.exp(log_scale), config.scale_max)
+        excluded = false_negatives(batch["query_key"], batch["product_key"], batch["product_queries"])
+        parts = {
+            name: am_softmax(queries, vectors, excluded, scale, config.margin)
+            for name, weight, vectors in (
+                ("qic", config.qic, products.vector),
+                ("query_title", config.query_title, products.title),
+                ("query_image", config.query_image, products.picture),
+            )
+            if weight > 0
+        }
+        loss = sum((getattr(config, name) * value for name, value in parts.items()), start=jnp.zeros(()))
+        return loss, {
+            **parts,
+            "scale": scale,
+            "weight_text": jnp.mean(products.weights[:, 0]),
+            "masked_share": jnp.mean(excluded.astype(jnp.float32)),
+        }

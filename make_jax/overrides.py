@@ -1,0 +1,152 @@
+"""Configs from the outside: `--set a.b=c`, JSON, and experiment files."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from make_jax.config import Experiment
+from make_jax.errors import UserError
+
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment that a Python file's `get_config()` returns, with `a.b=c` overrides applied.
+
+    Raises:
+      UserError: the file is missing, fails, or returns something else; an override does not fit.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{file}: there is no such experiment file")
+    spec = importlib.util.spec_from_file_location(f"make_jax_experiment_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file}: an experiment is a Python file that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        experiment = module.get_config()
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except Exception as error:
+        raise UserError(f"{file}: the experiment fails with {type(error).__name__}: {error}") from error
+    if not isinstance(experiment, Experiment):
+        raise UserError(
+            f"{file}: get_config() returned {type(experiment).__name__}; it must return make_jax.config.Experiment"
+        )
+    return apply_overrides(experiment, overrides)
+
+
+def apply_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
+    """Replace single values, each given as "section.key=value"; all at once, so that pairs may depend on each other.
+
+    Raises:
+      UserError: no "=", an unknown key (the nearest is named), a value of the wrong type, or a combination that
+        a section refuses.
+    """
+    tree = dataclasses.asdict(experiment)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise UserError(f"--set {override}: write it as key=value, such as training.steps=500")
+        _set(tree, type(experiment), key.strip(), text.strip())
+    return from_dict(tree)
+
+
+def from_dict(tree: dict[str, Any]) -> Experiment:
+    """The inverse of `dataclasses.asdict`; raises UserError for unknown keys and wrong types."""
+    return typing.cast(Experiment, _build(Experiment, tree, ""))
+
+
+def to_json(experiment: Experiment) -> str:
+    """The experiment as JSON, as a run directory stores it."""
+    return json.dumps(dataclasses.asdict(experiment), indent=2) + "\n"
+
+
+def _kind(section: type, key: str, where: str) -> Any:
+    """The type of a section's key; an unknown key is refused with the nearest known one."""
+    hints = typing.get_type_hints(section)
+    if key in hints:
+        return hints[key]
+    near = difflib.get_close_matches(key, hints, n=1)
+    hint = f"did you mean {where}{near[0]}?" if near else f"known here: {', '.join(hints)}"
+    raise UserError(f"{where}{key}: there is no such setting; {hint}")
+
+
+def _set(tree: dict[str, Any], section: type, key: str, text: str) -> None:
+    *parents, leaf = key.split(".")
+    where = ""
+    for name in parents:
+        kind = _kind(section, name, where)
+        where += f"{name}."
+        if not dataclasses.is_dataclass(kind):
+            raise UserError(f"{key}: {where[:-1]} is a value and has no keys of its own")
+        tree, section = tree[name], typing.cast(type, kind)
+    kind = _kind(section, leaf, where)
+    if dataclasses.is_dataclass(kind):
+        inner = ", ".join(field.name for field in dataclasses.fields(kind))
+        raise UserError(f"{key}: this is a section, not a value; set one of its keys ({inner})")
+    tree[leaf] = _parse(key, kind, text)
+
+
+def _build(section: type, tree: Any, where: str) -> Any:
+    if not isinstance(tree, dict):
+        raise UserError(f"{where[:-1]}: expected a section, found {tree!r}")
+    values = {}
+    for key, value in tree.items():
+        kind = _kind(section, key, where)
+        if dataclasses.is_dataclass(kind):
+            values[key] = _build(typing.cast(type, kind), value, f"{where}{key}.")
+        else:
+            values[key] = _check(f"{where}{key}", kind, value)
+    return section(**values)
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+
+
+def _describe(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(kind)))
+    return " or ".join("none" if option is type(None) else option.__name__ for option in _options(kind))
+
+
+def _parse(key: str, kind: Any, text: str) -> Any:
+    for option in _options(kind):
+        if option is type(None) and text.lower() in ("none", "null"):
+            return None
+        if typing.get_origin(option) is typing.Literal and text in typing.get_args(option):
+            return text
+        if option is bool and text.lower() in _BOOLEANS:
+            return _BOOLEANS[text.lower()]
+        if option is str:
+            return text
+        if option in (int, float):
+            try:
+                return option(text)
+            except ValueError:
+                continue
+    raise UserError(f"{key}={text}: expected {_describe(kind)}")
+
+
+def _check(key: str, kind: Any, value: Any) -> Any:
+    for option in _options(kind):
+        if typing.get_origin(option) is typing.Literal:
+            if value in typing.get_args(option):
+                return value
+        elif option is float and type(value) in (int, float):
+            return float(value)
+        elif type(value) is option:
+            return value
+    raise UserError(f"{key}={value!r}: expected {_describe(kind)}")

@@ -1,0 +1,217 @@
+"""A run directory: all that is needed to use a model, and where it came from.
+
+```
+RUN/experiment.json     the configuration, complete
+    run.json            command, versions, commit, hardware, data and when
+    tokenizer/          as transformers.AutoTokenizer loads it
+    checkpoints/        of the training state, to go on from
+    metrics.jsonl       one record a step; tensorboard/ holds the same
+    model.safetensors   the parameters, written when training is done
+    result.json         seconds, number of parameters, last dev metrics, fingerprint of the model
+```
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import traverse_util
+from safetensors.numpy import load_file, save_file
+
+from make_jax import __version__
+from make_jax.config import Experiment
+from make_jax.errors import UserError
+from make_jax.overrides import from_dict, to_json
+
+# What may differ when a run goes on: none of these changes what is learned.
+_FREE = ("mesh", "training.log_every", "training.eval_every", "training.checkpoint_every",
+         "training.keep_checkpoints", "training.eval_batch_size", "data.prefetch")  # fmt: skip
+
+
+class Run(NamedTuple):
+    """A finished run, opened; `origin` and `result` are the contents of run.json and result.json."""
+
+    path: Path
+    experiment: Experiment
+    params: Any
+    tokenizer_path: Path
+    fingerprint: str
+    origin: dict[str, Any]
+    result: dict[str, Any]
+
+
+def start_run(path: Path, experiment: Experiment, tokenizer: Path, data_path: Path, data_fingerprint: str) -> None:
+    """Make a run directory, or check that the one there is of the same experiment and data.
+
+    Raises:
+      UserError: the directory holds something else: other files, or another experiment or data set; the
+        differing settings are named.
+    """
+    stored = path / "experiment.json"
+    if stored.exists():
+        _refuse_other_model(path, experiment, data_fingerprint)
+        return
+    if path.exists() and any(path.iterdir()):
+        raise UserError(f"{path}: this folder is not empty and holds no run; choose another --workdir")
+    path.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(tokenizer, path / "tokenizer", dirs_exist_ok=True)
+    origin = provenance() | {"data": str(data_path.absolute()), "data_fingerprint": data_fingerprint}
+    write_text(path / "run.json", json.dumps(origin, indent=2) + "\n")
+    write_text(stored, to_json(experiment))  # last: what makes the folder a run
+
+
+def _refuse_other_model(path: Path, experiment: Experiment, data_fingerprint: str) -> None:
+    before = _flat(dataclasses.asdict(_read_experiment(path)))
+    now = _flat(dataclasses.asdict(experiment))
+    different = [
+        f"{key} {before.get(key)!r} there, {now.get(key)!r} here"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(_FREE)
+    ]
+    if different:
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        raise UserError(
+            f"{path}: this run is of another model ({'; '.join(different[:3])}{more}); choose another --workdir or "
+            "the settings it was started with"
+        )
+    origin = _read_json(path / "run.json")
+    if origin.get("data_fingerprint") != data_fingerprint:
+        raise UserError(
+            f"{path}: this run was trained on other data ({origin.get('data')}, fingerprint "
+            f"{str(origin.get('data_fingerprint'))[:12]}; now {data_fingerprint[:12]}); choose another --workdir"
+        )
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return traverse_util.flatten_dict(tree, sep=".")
+
+
+def finish_run(path: Path, params: Any, result: dict[str, Any]) -> str:
+    """Write the trained parameters and the result; returns the model's fingerprint. Safe to repeat."""
+    arrays = {name: np.array(leaf, order="C") for name, leaf in traverse_util.flatten_dict(params, sep="/").items()}
+    fresh = path / "model.safetensors.tmp"
+    save_file(arrays, fresh)
+    os.replace(fresh, path / "model.safetensors")
+    fingerprint = _fingerprint(path)
+    count = int(sum(array.size for array in arrays.values()))
+    write_text(
+        path / "result.json", json.dumps(result | {"parameters": count, "fingerprint": fingerprint}, indent=2) + "\n"
+    )
+    return fingerprint
+
+
+def open_run(path: Path) -> Run:
+    """A finished run's experiment, parameters (numpy float32) and tokenizer.
+
+    Raises:
+      UserError: no run, one that is not finished, or one whose files do not fit its record.
+    """
+    if not (path / "experiment.json").exists():
+        raise UserError(f"{path}: there is no run here (experiment.json is missing); make one with make-jax train")
+    experiment = _read_experiment(path)
+    if not (path / "result.json").exists():
+        raise UserError(f"{path}: this run is not finished; run the same make-jax train command again to go on")
+    origin, result = _read_json(path / "run.json"), _read_json(path / "result.json")
+    expected, found = result.get("fingerprint"), _fingerprint(path)
+    if expected != found:
+        raise UserError(
+            f"{path}: the model's files are not those that training wrote (fingerprint {found[:12]}, "
+            f"recorded {str(expected)[:12]}); restore the folder or train again"
+        )
+    params = traverse_util.unflatten_dict(load_file(path / "model.safetensors"), sep="/")
+    return Run(path, experiment, params, path / "tokenizer", found, origin, result)
+
+
+def _fingerprint(path: Path) -> str:
+    """sha256 over what decides a vector: model settings, parameters, tokenizer."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(_read_experiment(path).model), sort_keys=True).encode())
+    for file in [path / "model.safetensors", *sorted((path / "tokenizer").rglob("*"))]:
+        if file.is_file():
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _read_experiment(path: Path) -> Experiment:
+    return from_dict(_read_json(path / "experiment.json"))
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: this file cannot be read ({error}); the run is damaged, train it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: expected a JSON object, found {type(content).__name__}; the run is damaged")
+    return content
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics file, oldest first; a line cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    fresh = file.with_name(file.name + ".tmp")
+    fresh.write_text(text, encoding="utf-8")
+    os.replace(fresh, file)
+
+
+def provenance() -> dict[str, Any]:
+    """Command, versions, commit and hardware of this process, for records."""
+    packages = ("jax", "flax", "optax", "orbax-checkpoint", "tensorflow-cpu", "transformers", "scann", "numpy")
+    versions = {"make_jax": __version__, "python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": shlex.join(["make-jax", *sys.argv[1:]]),
+        "versions": versions,
+        "commit": _commit(),
+        "hardware": f"{_processor()}, {os.cpu_count()} cores",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout this code runs from, with "+" where it has changes; None outside one."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
+    except OSError:
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

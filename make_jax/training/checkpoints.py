@@ -1,0 +1,56 @@
+"""Checkpoints of the training state: the one place that touches orbax."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from make_jax.errors import UserError
+
+logging.getLogger("absl").setLevel(logging.WARNING)  # orbax narrates every save at INFO
+
+
+class Checkpoints:
+    """Saves a training state by step, asynchronously and atomically, and restores it onto any mesh."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder = folder
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        )
+
+    def latest(self) -> int | None:
+        """The last step that was saved whole, or None; a save that was cut off does not count."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any) -> None:
+        """Begin to save; the state may be donated to the next step at once. Saving a saved step does nothing."""
+        if step != self.latest():
+            self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+
+    def restore(self, step: int, shapes: Any, shardings: Any) -> Any:
+        """The state saved at `step`, laid out by `shardings` whatever mesh wrote it.
+
+        Raises:
+          UserError: the checkpoint is damaged or holds another model's arrays.
+        """
+        target = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
+        )
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        except (ValueError, KeyError, OSError) as error:
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"{self._folder / str(step)}: this checkpoint cannot be restored ({reason}); delete the folder to go "
+                "on from the one before it"
+            ) from error
+
+    def close(self) -> None:
+        """Wait until every save is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()

@@ -1,0 +1,183 @@
+"""The training loop, top to bottom: mesh → model → state → steps, with logs, evaluation and checkpoints between."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from make_jax.config import Experiment
+from make_jax.model import build_model
+from make_jax.training.checkpoints import Checkpoints
+from make_jax.training.mesh import make_mesh, place_batch
+from make_jax.training.metrics_log import MetricsLog
+from make_jax.training.optimizer import make_optimizer, make_schedule
+from make_jax.training.step import make_trainer
+
+log = logging.getLogger(__name__)
+
+Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
+Evaluate = Callable[[Any], dict[str, float]]
+
+
+class NonFiniteLoss(Exception):
+    """The loss is NaN or infinite; names the step. Nothing is saved from that step on."""
+
+
+class Outcome(NamedTuple):
+    """How a run ended: the parameters, the steps done of those asked for, and the seconds this call trained for."""
+
+    params: Any
+    step: int
+    finished: bool
+    seconds: float
+
+
+def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Evaluate) -> Outcome:
+    """Train from the last checkpoint in `workdir`, or from the start, to the end or to a signal.
+
+    Args:
+      experiment: complete, so with the vocabulary size set.
+      workdir: where checkpoints, `metrics.jsonl` and TensorBoard files go.
+      batches: from a first step, the batches of that step and all that follow (this process' rows).
+      evaluate: parameters → dev metrics.
+
+    Raises:
+      UserError: the batch does not fit the mesh, or a checkpoint cannot be restored.
+      NonFiniteLoss: the loss of a step is not finite.
+    """
+    # ---- mesh, model, state -----------------------------------------------------------------------------------------
+    config = experiment.training
+    mesh = make_mesh(experiment.mesh)
+    config.check_mesh(mesh.shape["data"], mesh.shape["fsdp"])
+    optimizer = make_optimizer(experiment.optimizer, config.steps)
+    trainer = make_trainer(build_model(experiment), optimizer, mesh, config.seed)
+    schedule = make_schedule(experiment.optimizer, config.steps)
+
+    with closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints)) as checkpoints:
+        # ---- resume -------------------------------------------------------------------------------------------------
+        start = checkpoints.latest() or 0
+        state = trainer.init() if start == 0 else checkpoints.restore(start, trainer.shapes, trainer.shardings)
+        if start:
+            log.info("resuming at step %d of %d", start, config.steps)
+
+        # ---- steps --------------------------------------------------------------------------------------------------
+        with MetricsLog(workdir, start) as metrics_log, _stop_on_signal() as stopped, closing(batches(start)) as feed:
+            window = _Window(metrics_log, config.batch_size, schedule, start, config.steps)
+            began, step = time.perf_counter(), start
+            while step < config.steps and not stopped():
+                with window.waiting():
+                    batch = place_batch(next(feed), mesh)
+                state, metrics = trainer.step(state, batch)
+                step += 1
+                window.add(step, metrics)
+                checkpoint = _due(step, config.checkpoint_every)
+                if checkpoint or _due(step, config.log_every):
+                    window.close()
+                if _due(step, config.eval_every) or step == config.steps:
+                    window.close()
+                    metrics_log.write(step, {f"dev/{name}": v for name, v in evaluate(state.params).items()})
+                    window.restart()
+                if checkpoint:
+                    metrics_log.flush()
+                    checkpoints.save(step, state)
+            # The end, or a signal: what is not saved yet is saved now, its numbers first.
+            window.finish()
+            metrics_log.flush()
+            checkpoints.save(step, state)
+            seconds = time.perf_counter() - began
+    return Outcome(state.params, step, step == config.steps, seconds)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+class _Window:
+    """The steps since the last log line. Their metrics stay on the device until the line is due, so that logging
+    every step's loss does not make the host wait for each."""
+
+    def __init__(
+        self, metrics_log: MetricsLog, batch_size: int, schedule: Callable[[int], Any], start: int, steps: int
+    ) -> None:
+        self._log, self._batch_size, self._schedule = metrics_log, batch_size, schedule
+        self._bar = tqdm(total=steps, initial=start, unit="step", desc="train", mininterval=1.0, dynamic_ncols=True)
+        self._pending: list[tuple[int, Any]] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new window now."""
+        self._began, self._wait = time.perf_counter(), 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent inside counts as waiting for input."""
+        began = time.perf_counter()
+        yield
+        self._wait += time.perf_counter() - began
+
+    def add(self, step: int, metrics: Any) -> None:
+        self._pending.append((step, metrics))
+
+    def close(self) -> None:
+        """Fetch the window's metrics, refuse a non-finite loss, and write one record a step."""
+        if not self._pending:
+            return
+        steps, values = zip(*self._pending, strict=True)
+        fetched = [{name: float(value) for name, value in record.items()} for record in jax.device_get(values)]
+        for step, record in zip(steps, fetched, strict=True):
+            if not math.isfinite(record["loss"]):
+                raise NonFiniteLoss(
+                    f"the loss of step {step} is {record['loss']}; the last checkpoint is from before it. Lower "
+                    "optimizer.learning_rate or objectives.scale_max and run the same command in a new --workdir"
+                )
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        speed = {
+            "seconds": seconds,
+            "examples_per_second": len(steps) * self._batch_size / seconds,
+            "input_wait": min(self._wait / seconds, 1.0),
+            "learning_rate": float(self._schedule(steps[-1])),
+        }
+        for step, record in zip(steps, fetched, strict=True):
+            self._log.write(step, record | (speed if step == steps[-1] else {}))
+        self._bar.set_postfix(
+            loss=f"{fetched[-1]['loss']:.3f}",
+            ex_s=f"{speed['examples_per_second']:.0f}",
+            input_wait=f"{speed['input_wait']:.0%}",
+            refresh=False,
+        )
+        self._bar.update(len(steps))
+        self._pending = []
+        self.restart()
+
+    def finish(self) -> None:
+        self.close()
+        self._bar.close()
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a flag that the loop reads between steps; a second Ctrl-C interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+        log.warning("%s: finishing this step, saving, then stopping", signal.Signals(number).name)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

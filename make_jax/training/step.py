@@ -1,0 +1,68 @@
+"""The training state and the one jitted step that changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from make_jax.model import RetrievalModel
+from make_jax.training.mesh import batch_sharding, state_shardings
+
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes; `step` int32 counts the steps done."""
+
+    step: jax.Array
+    params: Any
+    optimizer: Any
+
+
+class Trainer(NamedTuple):
+    """Compiled pieces of a run: shapes and shardings of the state, a fresh state, and the step."""
+
+    shapes: Any
+    shardings: Any
+    init: Callable[[], TrainState]
+    step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
+
+
+def make_trainer(model: RetrievalModel, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> Trainer:
+    """Init and train step as jitted functions with explicit shardings over `mesh`.
+
+    Loss and gradients are those of the *global* batch: the arrays are global, so no hand-written averaging over
+    devices can scale them wrongly. Randomness is a function of (seed, step), so a resumed run repeats it.
+    """
+    init_key, dropout_key = jax.random.split(jax.random.key(seed))
+
+    def fresh() -> TrainState:
+        params = model.init(init_key)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(dropout_key, state.step)
+        (loss, metrics), gradients = jax.value_and_grad(model.losses, has_aux=True)(state.params, batch, key)
+        updates, moments = optimizer.update(gradients, state.optimizer, state.params)
+        metrics = {"loss": loss, **metrics, "gradient_norm": optax.global_norm(gradients)}
+        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), moments), metrics
+
+    shapes = jax.eval_shape(fresh)
+    shardings = state_shardings(shapes, mesh)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return Trainer(
+        shapes,
+        shardings,
+        jax.jit(fresh, out_shardings=shardings),
+        jax.jit(
+            step,
+            in_shardings=(shardings, batch_sharding(mesh)),
+            out_shardings=(shardings, replicated),
+            donate_argnums=0,
+        ),
+    )

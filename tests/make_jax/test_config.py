@@ -1,0 +1,172 @@
+"""Configs refuse what cannot work, and say both values and the remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from make_jax.config import (
+    Experiment,
+    FusionConfig,
+    ImageConfig,
+    MeshConfig,
+    ModelConfig,
+    ObjectivesConfig,
+    TextConfig,
+    TrainingConfig,
+    TransformerConfig,
+)
+from make_jax.errors import UserError
+from make_jax.overrides import apply_overrides, from_dict, load_experiment, to_json
+
+BASE = Experiment("test")
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("training.steps=7", "training", "steps", 7),
+        ("optimizer.learning_rate=3e-4", "optimizer", "learning_rate", 3e-4),
+        ("optimizer.clip_norm=2", "optimizer", "clip_norm", 2.0),
+        ("data.flip=true", "data", "flip", True),
+        ("data.flip=No", "data", "flip", False),
+        ("model.vocab_size=100", "model", "vocab_size", 100),
+        ("model.vocab_size=none", "model", "vocab_size", None),
+    ],
+)
+def test_override_sets_one_value_with_its_type(override: str, section: str, key: str, value: object) -> None:
+    changed = apply_overrides(BASE, [override])
+    found = getattr(getattr(changed, section), key)
+    assert found == value
+    assert type(found) is type(value)
+    restored = dataclasses.replace(getattr(changed, section), **{key: getattr(getattr(BASE, section), key)})
+    assert restored == getattr(BASE, section)
+
+
+def test_override_reaches_nested_sections_and_names() -> None:
+    changed = apply_overrides(BASE, ["model.image.transformer.layers=5", "model.image.stem=patch", "name=other"])
+    assert (changed.model.image.transformer.layers, changed.model.image.stem, changed.name) == (5, "patch", "other")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("training.stepz=7", ["training.stepz", "training.steps"]),
+        ("trainin.steps=7", ["trainin", "training"]),
+        ("training.steps=many", ["training.steps=many", "int"]),
+        ("training.steps=1.5", ["training.steps=1.5", "int"]),
+        ("data.flip=perhaps", ["data.flip=perhaps", "bool"]),
+        ("model.image.stem=round", ["stem=round", "hierarchical"]),
+        ("training=3", ["training", "section", "steps"]),
+        ("training.steps.more=3", ["training.steps", "value"]),
+        ("training.steps", ["key=value"]),
+        ("training.steps=0", ["training.steps", "0", "at least 1"]),
+    ],
+)
+def test_bad_overrides_are_refused_by_name(override: str, parts: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        apply_overrides(BASE, [override])
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_overrides_that_need_each_other_are_applied_together() -> None:
+    changed = apply_overrides(BASE, ["model.title.transformer.width=64", "model.image.transformer.width=64"])
+    assert changed.model.title.transformer.width == changed.model.image.transformer.width == 64
+
+
+@pytest.mark.parametrize(
+    ("make", "values"),
+    [
+        (lambda: TransformerConfig(width=100, heads=3), ["100", "3"]),
+        (lambda: ImageConfig(height=81, patch=16), ["81", "16"]),
+        (lambda: ImageConfig(height=60, width=60, patch=12), ["12", "patch"]),
+        (lambda: ModelConfig(title=TextConfig(transformer=TransformerConfig(width=64))), ["64", "128"]),
+        (lambda: ObjectivesConfig(qic=0), ["objectives.qic=1"]),
+        (lambda: ObjectivesConfig(scale=200, scale_max=100), ["200", "100"]),
+        (lambda: FusionConfig(modality_dropout=1.0), ["1.0"]),
+        (lambda: MeshConfig(data=3).sizes(8), ["3", "8"]),
+        (lambda: MeshConfig(fsdp=3).sizes(8), ["3", "8"]),
+        (lambda: TrainingConfig(batch_size=100).check_mesh(8, 1), ["100", "8", "96"]),
+        (lambda: Experiment(" "), ["name"]),
+    ],
+)
+def test_impossible_combinations_name_both_values(make, values: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        make()
+    for value in values:
+        assert value in str(error.value)
+
+
+@given(
+    steps=st.integers(1, 10**9),
+    rate=st.floats(1e-9, 10),
+    flip=st.booleans(),
+    layers=st.integers(0, 48),
+    vocab=st.none() | st.integers(1, 10**6),
+)
+def test_json_round_trip(steps: int, rate: float, flip: bool, layers: int, vocab: int | None) -> None:
+    experiment = apply_overrides(
+        BASE,
+        [
+            f"training.steps={steps}",
+            f"optimizer.learning_rate={rate!r}",
+            f"data.flip={flip}",
+            f"model.query.transformer.layers={layers}",
+            f"model.vocab_size={vocab}",
+        ],
+    )
+    assert from_dict(json.loads(to_json(experiment))) == experiment
+
+
+def test_stored_json_is_checked_as_strictly() -> None:
+    tree = dataclasses.asdict(BASE)
+    tree["training"]["steps"] = "10"
+    with pytest.raises(UserError, match=r"training\.steps='10'"):
+        from_dict(tree)
+    tree = dataclasses.asdict(BASE)
+    tree["model"]["imag"] = {}
+    with pytest.raises(UserError, match=r"model\.imag: .*model\.image"):
+        from_dict(tree)
+    with pytest.raises(UserError, match="expected a section"):
+        from_dict(dataclasses.asdict(BASE) | {"training": 3})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("def get_config(): return 3", "int"),
+        ("x = 1", "AttributeError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def get_config(:", "SyntaxError"),
+        (
+            "from make_jax.config import *\ndef get_config(): return Experiment('x', mesh=MeshConfig(fsdp=0))",
+            "mesh.fsdp",
+        ),
+    ],
+)
+def test_broken_experiment_files_are_named(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(content)
+    with pytest.raises(UserError) as error:
+        load_experiment(file)
+    assert str(file) in str(error.value)
+    assert message in str(error.value)
+
+
+def test_missing_experiment_file() -> None:
+    with pytest.raises(UserError, match="no such experiment"):
+        load_experiment("nowhere.py")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "experiments").glob("[!_]*.py")), ids=lambda f: f.stem
+)
+def test_every_experiment_loads_and_says_how_to_run_it(file: Path) -> None:
+    assert "make-jax" in file.read_text().splitlines()[0]
+    assert load_experiment(file).name
