@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -96,12 +96,12 @@ class QrelChecker:
 
     Attributes:
       quarantine: takes the bad rows.
-      products: the known products.
+      products: the known products; None accepts any.
       queries: the known query ids.
     """
 
     quarantine: Quarantine
-    products: Mapping[str, int]
+    products: Container[str] | None
     queries: set[str]
 
     def qrels(self, patterns: Patterns) -> pa.Table:
@@ -122,8 +122,9 @@ class QrelChecker:
         relevance = rows.counts("relevance", None)
         known_query = np.array([name in self.queries for name in query_id], bool)
         rows.set_aside(~known_query, "unknown_query", "no clean query has this query_id")
-        known_product = np.array([name in self.products for name in product_id], bool)
-        rows.set_aside(~known_product, "unknown_product", "no clean product has this product_id")
+        if self.products is not None:
+            known_product = np.array([name in self.products for name in product_id], bool)
+            rows.set_aside(~known_product, "unknown_product", "no clean product has this product_id")
         first, conflicts = np.zeros(len(query_id), bool), np.zeros(len(query_id), bool)
         for i in np.flatnonzero(rows.clean).tolist():
             pair = (query_id[i], product_id[i])

@@ -69,18 +69,18 @@ def content_fingerprint(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
-def foreign_content(root: Path) -> str | None:
-    """Why a directory is more than prepared data of any version, None if it is just that."""
+def foreign_content(root: Path, kind: str) -> str | None:
+    """Why a directory is more than what its manifest, of this kind and any version, lists; None if it is just that."""
     try:
         manifest = json.loads((root / NAME).read_text(encoding="utf-8"))
-        ours = {root / name for name in [NAME, *manifest["files"]]} if manifest["kind"] == KIND else set()
+        ours = {root / name for name in [NAME, *manifest["files"]]} if manifest["kind"] == kind else set()
     except (OSError, ValueError, TypeError, KeyError):
         ours = set()
     if not ours:
-        return "holds something else than prepared data"
+        return f"is not empty and has no {NAME} of kind {kind!r}"
     for path in sorted(root.rglob("*")):
         if not path.is_dir() and path not in ours:
-            return f"holds {path.relative_to(root)}, which prepare did not write"
+            return f"holds {path.relative_to(root)}, which its {NAME} does not list"
     return None
 
 

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from data_pipelines.dataset import MAX_TITLE_TOKENS, write_products
 from data_pipelines.errors import DataError
 from data_pipelines.interactions import add_up, train_queries
 from data_pipelines.log_checks import ClickChecker, QrelChecker, checked_queries
-from data_pipelines.manifest import foreign_content, write_manifest
+from data_pipelines.manifest import KIND, foreign_content, write_manifest
 from data_pipelines.quarantine import Quarantine
 from data_pipelines.schema import INTERACTIONS, PRODUCTS, QRELS, QUERIES
 from data_pipelines.spool import ProductSpool
@@ -91,8 +92,8 @@ def prepare(
     )
     source_bytes = sum(path.stat().st_size for path in job.files["products"])
     try:
-        with atomic_directory(out, foreign_content) as partial:
-            summary = job.build(partial, started)
+        with atomic_directory(out, partial(foreign_content, kind=KIND)) as root:
+            summary = job.build(root, started)
     except DataError:
         raise
     except Exception as error:
@@ -171,16 +172,7 @@ class _Job:
 
     def _accept(self, table: str) -> None:
         """Raises DataError if too many of the table's rows were set aside."""
-        share = self.quarantine.share(table)
-        if share <= self.max_bad_share:
-            return
-        self.quarantine.write(self.report)
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.quarantine.reasons(table).items())
-        raise DataError(
-            f"{table}: {share:.1%} of {self.quarantine.read[table]} rows are bad, at most "
-            f"{self.max_bad_share:.1%} may be ({reasons}); each is listed in {self.report}; "
-            "mend them or raise max_bad_share"
-        )
+        self.quarantine.accept(table, self.max_bad_share, self.report)
 
     def _write_dev(self, root: Path, products: dict[str, int]) -> dict[str, int]:
         if not self.files["queries"]:

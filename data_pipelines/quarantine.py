@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipelines.errors import DataError
 from data_pipelines.schema import ROW, BadRow, Chunk, TableSchema
 
 _SCHEMA = pa.schema(
@@ -59,6 +60,21 @@ class Quarantine:
         """The share of a table's rows that were set aside, 0 for a table without rows."""
         bad = sum(self.reasons(table).values())
         return bad / self.read[table] if bad else 0.0
+
+    def accept(self, table: str, max_share: float, report: Path) -> None:
+        """Refuses a table of which too much was set aside, leaving the list of rows at `report`.
+
+        Raises:
+          DataError: more than `max_share` of the rows.
+        """
+        if self.share(table) <= max_share:
+            return
+        self.write(report)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons(table).items())
+        raise DataError(
+            f"{table}: {self.share(table):.1%} of {self.read[table]} rows are bad, at most {max_share:.1%} may be "
+            f"({reasons}); each is listed in {report}; mend them or raise the share allowed with --max-bad-share"
+        )
 
     def write(self, path: Path) -> None:
         """Writes the report as Parquet: table, file, row (1 = first), key, reason, detail."""

@@ -31,5 +31,5 @@ def get_config() -> Experiment:
         ),
         objectives=ObjectivesConfig(query_title=0.5, query_image=0.5),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50),
-        training=TrainingConfig(steps=300, batch_size=128, checkpoint_every=100),
+        training=TrainingConfig(steps=300, batch_size=128, eval_every=100, checkpoint_every=100),
     )

@@ -46,6 +46,11 @@ def _products_option(required: bool = True, text: str = "Product tables; quote g
     return click.option("--products", multiple=True, required=required, metavar="GLOB", help=text)
 
 
+_max_bad_share_option = click.option(
+    "--max-bad-share", type=click.FloatRange(0, 1), default=0.05, help="Stop if more rows of a table are bad."
+)
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="make-jax")
 def main() -> None:
@@ -90,10 +95,8 @@ def synthesize(out: Path, count: int, seed: int, chinese_share: float) -> None:
 @click.option("--out", type=PATH, required=True, help="Folder to write.")
 @click.option("--vocab-size", type=click.IntRange(min=64), default=8192, help="Largest vocabulary to train.")
 @click.option("--tokenizer", type=click.Choice(["wordpiece", "unigram"]), default="wordpiece")
-@click.option(
-    "--max-bad-share", type=click.FloatRange(0, 1), default=0.05, help="Stop if more rows of a table are bad."
-)
-def prepare(out: Path, products: tuple[str, ...], tokenizer: str, **options: Any) -> None:
+@_max_bad_share_option
+def prepare(out: Path, products: tuple[str, ...], tokenizer: Any, **options: Any) -> None:
     """Check tables, train a tokenizer and write a dataset to train on."""
     from data_pipelines.prepare import prepare as run_prepare
 
@@ -132,13 +135,18 @@ def train(experiment: Path, data: Path, workdir: Path, overrides: tuple[str, ...
 @_products_option(required=False)
 @click.option("--queries", metavar="F", help="Query table.")
 @click.option("--out", type=PATH, required=True, help="Parquet file to write.")
-def embed(run: Path, products: tuple[str, ...], queries: str | None, out: Path) -> None:
+@_max_bad_share_option
+def embed(run: Path, products: tuple[str, ...], queries: str | None, out: Path, max_bad_share: float) -> None:
     """Turn products or queries into vectors."""
     if bool(products) == bool(queries):
         raise click.UsageError("give either --products or --queries")
     from make_jax.commands.embed import embed_products, embed_queries
 
-    count = embed_queries(run, queries, out) if queries else embed_products(run, products, out)
+    count = (
+        embed_queries(run, queries, out, max_bad_share)
+        if queries
+        else embed_products(run, products, out, max_bad_share)
+    )
     click.echo(f"{out}: {count:,} vectors")
 
 

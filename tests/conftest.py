@@ -7,12 +7,46 @@ from pathlib import Path
 
 import pytest
 
+# Eight fake devices, for the tests of sharding; before anything imports jax.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
 FASHION = Path(os.environ.get("MAKE_JAX_FASHION", Path(__file__).parents[2] / "shared" / "data" / "fashion"))
 
 
 @pytest.fixture(scope="session")
 def fashion_dir() -> Path:
-    """The real fashion catalogue; tests that need it are skipped where it is absent."""
+    """The real fashion catalogue. Tests that need it are skipped where it is absent, unless it was promised."""
     if not (FASHION / "clicks.parquet").exists():
-        pytest.skip(f"the fashion catalogue is not at {FASHION}; set MAKE_JAX_FASHION to its folder")
+        message = f"the fashion catalogue is not at {FASHION}; set MAKE_JAX_FASHION to its folder"
+        if os.environ.get("MAKE_JAX_REQUIRE_FASHION"):
+            pytest.fail(message)
+        pytest.skip(message)
     return FASHION
+
+
+@pytest.fixture(scope="session")
+def tiny_tables(tmp_path_factory: pytest.TempPathFactory):
+    """A synthetic catalogue of 200 products, written as tables."""
+    from data_pipelines.synthetic import SyntheticSpec, write_catalogue
+
+    return write_catalogue(
+        SyntheticSpec(products=200, dev_queries=20, image_size=(32, 32)), tmp_path_factory.mktemp("tiny") / "tables"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, prepared."""
+    from data_pipelines.prepare import prepare
+
+    out = tmp_path_factory.mktemp("tiny_data") / "data"
+    prepare(
+        products=tiny_tables.products,
+        interactions=str(tiny_tables.interactions),
+        queries=str(tiny_tables.queries),
+        qrels=str(tiny_tables.qrels),
+        out=out,
+        progress=False,
+    )
+    return out

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipelines.errors import DataError
+from data_pipelines.atomic import atomic_directory
 from data_pipelines.synthetic.catalogue import Product, product_id, products
 from data_pipelines.synthetic.shoppers import DevQuery, Shoppers
 from data_pipelines.synthetic.spec import SyntheticSpec
@@ -119,10 +118,7 @@ def write_catalogue(spec: SyntheticSpec, out: Path) -> CataloguePaths:
     Raises:
       DataError: `out` holds something else, or the spec cannot be met.
     """
-    _check_free(spec, out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with atomic_directory(out, partial(_foreign_content, spec=spec)) as made:
         paths = CataloguePaths(made)
         shoppers = Shoppers(spec)
         queries = shoppers.dev_queries()
@@ -132,23 +128,14 @@ def write_catalogue(spec: SyntheticSpec, out: Path) -> CataloguePaths:
         _write(paths.qrels, _QRELS, _qrel_tables(shoppers, queries))
         marker = {"format_version": _FORMAT, "spec": spec.as_json()}
         (made / _SPEC_FILE).write_text(json.dumps(marker, indent=1))
-        made.chmod(0o755)
-        _replace(out, made)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return CataloguePaths(out)
 
 
-def _check_free(spec: SyntheticSpec, out: Path) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise DataError(f"{out} is a file, not a folder for a synthetic catalogue; name another folder")
+def _foreign_content(out: Path, spec: SyntheticSpec) -> str | None:
+    """Why a directory is no catalogue of this spec, None if it is one."""
     marker = out / _SPEC_FILE
     if not marker.exists():
-        if any(out.iterdir()):
-            raise DataError(f"{out} holds files but no {_SPEC_FILE}, so no synthetic catalogue; name another")
-        return
+        return f"holds files but no {_SPEC_FILE}, so no synthetic catalogue"
     try:
         there = json.loads(marker.read_text())["spec"]
         differences = [
@@ -156,24 +143,9 @@ def _check_free(spec: SyntheticSpec, out: Path) -> None:
             for key, value in spec.as_json().items()
             if there.get(key) != value
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{marker} cannot be read ({error}); remove the folder or name another") from error
-    if differences:
-        raise DataError(
-            f"{out} holds a synthetic catalogue of another spec ({', '.join(differences)}); "
-            "name another folder or remove this one"
-        )
-
-
-def _replace(out: Path, made: Path) -> None:
-    """Put `made` where `out` is; what was there goes away only once it is out of the way."""
-    if not out.exists():
-        made.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-    out.rename(old)
-    made.rename(out)
-    shutil.rmtree(old)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"holds a {_SPEC_FILE} that cannot be read ({type(error).__name__}: {error})"
+    return f"holds a synthetic catalogue of another spec ({', '.join(differences)})" if differences else None
 
 
 def _write_products(spec: SyntheticSpec, paths: CataloguePaths) -> None:

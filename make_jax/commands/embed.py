@@ -74,7 +74,7 @@ class TrainedModel:
             yield from self._encoder.products(self.run.params, batches)
 
 
-def embed_products(run: Path, products: Sequence[str], out: Path) -> int:
+def embed_products(run: Path, products: Sequence[str], out: Path, max_bad_share: float = MAX_BAD_SHARE) -> int:
     """Write the vectors and modal weights of a catalogue to `out`; returns how many.
 
     Rows that cannot be used go to `OUT.quarantine.parquet` with the reason.
@@ -97,33 +97,29 @@ def embed_products(run: Path, products: Sequence[str], out: Path) -> int:
             writer.write(part.product_ids, part.vectors, part.weights[:, 0], part.weights[:, 1])
             count += len(part.product_ids)
             bar.update(len(part.product_ids))
-        _check_rows(quarantine, "products", count, out)
+        _check_rows(quarantine, "products", count, out, max_bad_share)
     return count
 
 
-def embed_queries(run: Path, queries: str, out: Path) -> int:
+def embed_queries(run: Path, queries: str, out: Path, max_bad_share: float = MAX_BAD_SHARE) -> int:
     """Write the vectors of a query table to `out`; returns how many. Raises as `embed_products`."""
     model, quarantine = TrainedModel.open(run), Quarantine()
     table = checked_queries(queries, quarantine)
-    _check_rows(quarantine, "queries", table.num_rows, out)
+    _check_rows(quarantine, "queries", table.num_rows, out, max_bad_share)
     with EmbeddingWriter(out, "queries", model.dim, model.run.fingerprint) as writer:
         writer.write(table["query_id"].to_pylist(), model.encode_queries(table["query"].to_pylist()))
     return table.num_rows
 
 
-def _check_rows(quarantine: Quarantine, table: str, count: int, out: Path) -> None:
+def _check_rows(quarantine: Quarantine, table: str, count: int, out: Path, max_bad_share: float) -> None:
+    report = out.with_name(out.name + ".quarantine.parquet")
+    quarantine.accept(table, max_bad_share, report)
     if quarantine.bad:
-        report = out.with_name(out.name + ".quarantine.parquet")
         quarantine.write(report)
-        reasons = ", ".join(f"{reason} {n}" for reason, n in quarantine.reasons().items())
+        reasons = ", ".join(f"{n} {reason}" for reason, n in quarantine.reasons(table).items())
         log.warning(
             "%d of %d rows set aside (%s), see %s", len(quarantine.bad), quarantine.read[table], reasons, report
         )
-        if quarantine.share(table) > MAX_BAD_SHARE:
-            raise UserError(
-                f"{quarantine.share(table):.1%} of the {table} cannot be used ({reasons}), more than the "
-                f"{MAX_BAD_SHARE:.0%} allowed; see {report}, mend the table and run again"
-            )
     if count == 0:
         raise UserError(f"there are no {table} to embed; check the table")
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -146,12 +146,12 @@ def _judge(
     else:
         product_ids, vectors, weights = _read_vectors(model, embeddings)
     table = checked_queries(queries_path, quarantine)
-    known = {product_id: row for row, product_id in enumerate(product_ids)}
-    judgements = QrelChecker(quarantine, known, set(table["query_id"].to_pylist())).qrels(qrels_path)
+    # Any product id goes: one that the catalogue lacks counts as not found, which is what a shopper would see.
+    judgements = QrelChecker(quarantine, None, set(table["query_id"].to_pylist())).qrels(qrels_path)
     if table.num_rows == 0 or judgements.num_rows == 0:
         raise UserError(
             f"{table.num_rows} queries in {queries_path} and {judgements.num_rows} judgements in {qrels_path} can be "
-            f"used ({_reasons(quarantine)}); check that both tables and the catalogue use the same ids"
+            f"used ({_reasons(quarantine)}); check that both tables use the same query_id"
         )
     qrels = Qrels.from_arrays(*(judgements[name].to_numpy() for name in ("query_id", "product_id", "relevance")))
     queries = table.to_pandas()
@@ -166,7 +166,14 @@ def _judge(
     }
     pairs = zip(*(judgements[name].to_pylist() for name in judgements.column_names), strict=True)
     return Judged(
-        queries, columns, product_ids, ranking, scores, weights, {(q, p): r for q, p, r in pairs}, _notes(quarantine)
+        queries,
+        columns,
+        product_ids,
+        ranking,
+        scores,
+        weights,
+        {(q, p): r for q, p, r in pairs},
+        _notes(quarantine, columns["exact"]),
     )
 
 
@@ -178,15 +185,23 @@ def _read_vectors(model: TrainedModel, path: Path | None) -> tuple[np.ndarray, n
             f"{path} was made by model {stored.fingerprint[:12]}, but {model.run.path} is model "
             f"{model.run.fingerprint[:12]}; embed the catalogue again with this run"
         )
+    assert stored.weight_text is not None
+    assert stored.weight_image is not None
     return stored.ids, stored.vectors, np.stack([stored.weight_text, stored.weight_image], axis=1)
 
 
 def _reasons(quarantine: Quarantine) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in quarantine.reasons().items()) or "none set aside"
+    reasons = [f"{count} {reason}" for name in quarantine.read for reason, count in quarantine.reasons(name).items()]
+    return ", ".join(reasons) or "none set aside"
 
 
-def _notes(quarantine: Quarantine) -> list[str]:
-    return [f"{len(quarantine.bad)} rows set aside: {_reasons(quarantine)}"] if quarantine.bad else []
+def _notes(quarantine: Quarantine, table: MetricTable) -> list[str]:
+    notes = [f"{len(quarantine.bad)} rows set aside: {_reasons(quarantine)}"] if quarantine.bad else []
+    if table.missing_products:
+        notes.append(f"{table.missing_products} judged products are not in the catalogue and count as not found")
+    if table.left_out:
+        notes.append(f"{table.left_out} queries have no relevant product and are in no mean")
+    return notes
 
 
 def _catalogue(run: Run, judged: Judged, products: Sequence[str]) -> catalogues.Catalogue:
@@ -243,7 +258,7 @@ def _kind_weights(judged: Judged, truth: Path) -> list[report.KindWeights]:
     table = pd.read_parquet(truth, columns=["product_id", "kind", "asked_in"]).set_index("product_id")
     table = table.join(pd.Series(judged.weights[:, 0], index=judged.product_ids, name="weight"), how="inner")
     return [
-        report.KindWeights(str(kind), asked_in, group["weight"].tolist())
+        report.KindWeights(str(kind), cast(Any, asked_in), group["weight"].tolist())
         for (kind, asked_in), group in table.groupby(["kind", "asked_in"])
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from make_jax.retrieval.encode import Encoder
 from make_jax.retrieval.exact import exact_top_k
 from make_jax.retrieval.metrics import Qrels, evaluate_rankings
 from make_jax.run import finish_run, read_metrics, start_run
-from make_jax.training.loop import Evaluate, Outcome, train
+from make_jax.training.loop import Evaluate, Feed, Outcome, train
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ def train_run(experiment: Experiment, data_path: Path, workdir: Path) -> Outcome
     if (workdir / "result.json").exists():
         log.info("%s is trained to its last step already", workdir)
 
-    def batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(start_step: int) -> Feed:
         return _training_batches(data, experiment, start_step)
 
     outcome = train(experiment, workdir, batches, _dev_evaluation(data, experiment))
@@ -63,7 +62,7 @@ def _complete(experiment: Experiment, data: PreparedData) -> Experiment:
     return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, vocab_size=size))
 
 
-def _training_batches(data: PreparedData, experiment: Experiment, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+def _training_batches(data: PreparedData, experiment: Experiment, start_step: int) -> Feed:
     model, settings = experiment.model, experiment.data
     batches = train_batches(
         data,

@@ -90,21 +90,24 @@ class Make:
         }
         return self.module.init(rng, batch)["params"]
 
+    def _apply(self, params: Params, *inputs: Any, **options: Any) -> Any:
+        return self.module.apply({"params": params}, *inputs, **options)
+
     def encode_query(self, params: Params, query_ids: jax.Array) -> jax.Array:
         """Unit vectors of queries: int32[B, Q] → float32[B, E]."""
-        return self.module.apply({"params": params}, query_ids, method="encode_query")
+        encoded: jax.Array = self._apply(params, query_ids, method="encode_query")
+        return encoded
 
     def encode_product(
         self, params: Params, title_ids: jax.Array, image: jax.Array, has_image: jax.Array
     ) -> ProductEmbedding:
         """Unit vectors and modal weights of products: int32[B, T], uint8[B, H, W, 3], bool[B]."""
-        return self.module.apply({"params": params}, title_ids, image, has_image, method="encode_product")
+        encoded: ProductEmbedding = self._apply(params, title_ids, image, has_image, method="encode_product")
+        return encoded
 
     def losses(self, params: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The weighted sum of the objectives on a global batch, and what to log; all float32 scalars."""
-        queries, products, log_scale = self.module.apply(
-            {"params": params}, batch, deterministic=False, rngs={"dropout": rng}
-        )
+        queries, products, log_scale = self._apply(params, batch, deterministic=False, rngs={"dropout": rng})
         config = self.objectives
         scale = jnp.minimum(jnp.exp(log_scale), config.scale_max)
         excluded = false_negatives(batch["query_key"], batch["product_key"], batch["product_queries"])

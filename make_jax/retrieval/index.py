@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from make_jax.atomic import atomic_directory
+from data_pipelines.atomic import atomic_directory
+from data_pipelines.manifest import foreign_content
 from make_jax.errors import UserError
 from make_jax.retrieval import scann_backend
 from make_jax.retrieval.embeddings import Embeddings, check_unit_vectors, read_embeddings
@@ -145,8 +147,8 @@ def build_index(
       seed: which queries (and what noise) are used.
 
     Raises:
-      UserError: embeddings that are unusable or empty, arguments out of range, too little memory, or an `out`
-        that is not free.
+      UserError: embeddings that are unusable or empty, arguments out of range, or too little memory.
+      DataError: `out` is a file, or holds something else than an index.
     """
     if not 0 < target_recall <= 1:
         raise UserError(f"the target recall is {target_recall}; give a number above 0 and at most 1, such as 0.95")
@@ -157,7 +159,7 @@ def build_index(
         raise UserError(f"{embeddings_path} holds no products; embed a catalogue first")
     check_unit_vectors(embeddings.vectors, embeddings.ids, str(embeddings_path))
     _check_queries(query_vectors, embeddings.vectors.shape[1])
-    with atomic_directory(out, kind=KIND) as directory:
+    with atomic_directory(Path(out), partial(foreign_content, kind=KIND)) as directory:
         searcher = scann_backend.build(embeddings.vectors) if scann_backend.available() else None
         summary = _measured(searcher, embeddings, Path(out), target_recall, query_vectors, k, seed)
         _write(searcher, embeddings, summary, directory)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.manifest import sha256
 from make_jax.errors import UserError
 
 NAME = "manifest.json"
@@ -18,7 +18,7 @@ _REMEDY = "build it again with `make-jax index`"
 def write_manifest(directory: Path, facts: dict[str, Any]) -> None:
     """Write `facts`, and size and checksum of every file in the directory, as its manifest."""
     files = {
-        path.relative_to(directory).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
+        path.relative_to(directory).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
@@ -62,10 +62,5 @@ def _check_files(directory: Path, expected: dict[str, dict[str, Any]]) -> None:
         path = directory / name
         if path.stat().st_size != entry["size"]:
             raise UserError(f"{path} has {path.stat().st_size} bytes, {NAME} says {entry['size']}; {_REMEDY}")
-        if (found := _sha256(path)) != entry["sha256"]:
+        if (found := sha256(path)) != entry["sha256"]:
             raise UserError(f"{path} has sha256 {found}, {NAME} says {entry['sha256']}; {_REMEDY}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

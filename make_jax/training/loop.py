@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -25,7 +25,16 @@ from make_jax.training.step import make_trainer
 
 log = logging.getLogger(__name__)
 
-Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
+
+class Feed(Protocol):
+    """Batches, one a step, that hold threads and files until they are closed; a generator is one."""
+
+    def __next__(self) -> dict[str, np.ndarray]: ...
+
+    def close(self) -> None: ...
+
+
+Batches = Callable[[int], Feed]
 Evaluate = Callable[[Any], dict[str, float]]
 
 

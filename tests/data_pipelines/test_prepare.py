@@ -170,32 +170,15 @@ def test_an_earlier_result_is_replaced_but_nothing_foreign(tmp_path: Path, sourc
     assert files_of(out) == before
 
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"holds notes\.txt, which prepare did not write"):
+    with pytest.raises(DataError, match=r"holds notes\.txt, which its manifest\.json does not list"):
         run(out, sources)
     assert files_of(out) == before | {"notes.txt": b"mine"}
-    with pytest.raises(DataError, match="holds something else than prepared data"):
+    with pytest.raises(DataError, match=r"not empty and has no manifest\.json of kind 'make_jax-data'"):
         run(tmp_path / "in", sources)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(DataError, match="is a file"):
         run(tmp_path / "file", sources)
     only(tmp_path, "DATA", "in", "file")
-
-
-def test_what_dead_runs_left_is_tidied_up(tmp_path: Path, sources: dict[str, Any]) -> None:
-    run(tmp_path / "DATA", sources)
-    before = files_of(tmp_path / "DATA")
-    process = subprocess.Popen(["true"])
-    process.wait()
-    dead = process.pid
-    (tmp_path / f"DATA.partial-{dead}").mkdir()
-    (tmp_path / "DATA.partial-1").mkdir()  # process 1 is alive
-    # Killed between the two renames: the old directory is put back even if the next run fails.
-    (tmp_path / "DATA").rename(tmp_path / f"DATA.replaced-{dead}")
-    (tmp_path / "empty.jsonl").write_text('{"product_id": "1", "title": ""}')
-    with pytest.raises(DataError, match="no_title_no_image"):
-        run(tmp_path / "DATA", {"products": str(tmp_path / "empty.jsonl")})
-    assert files_of(tmp_path / "DATA") == before
-    only(tmp_path, "DATA", "DATA.partial-1", "DATA.quarantine.parquet", "empty.jsonl", "in")
 
 
 @pytest.mark.parametrize("step", ["add_up", "train_tokenizer", "write_products", "write_manifest"])

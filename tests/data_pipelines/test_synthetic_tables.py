@@ -207,7 +207,7 @@ def test_other_peoples_files_are_refused_and_left_alone(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(DataError, match=r"holds files but no synthetic\.json"):
         write_catalogue(SMALL, tmp_path)
-    with pytest.raises(DataError, match="is a file, not a folder"):
+    with pytest.raises(DataError, match="is a file, not a directory"):
         write_catalogue(SMALL, tmp_path / "thesis.txt")
     assert contents(tmp_path) == {"thesis.txt": b"years of work"}
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from data_pipelines.errors import DataError
 from make_jax.errors import UserError
 from make_jax.retrieval import index as index_module
 from make_jax.retrieval import scann_backend
@@ -166,8 +167,12 @@ def test_rerun_replaces_and_foreign_directories_are_refused(tmp_path: Path, embe
     assert len(load_index(tmp_path / "index")) == 30
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("precious")
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(DataError, match=r"not empty and has no manifest\.json of kind 'make_jax-index'"):
         build_index(other, tmp_path / "mine")
+    (tmp_path / "index" / "notes").write_text("precious")
+    with pytest.raises(DataError, match=r"holds notes, which its manifest\.json does not list"):
+        build_index(other, tmp_path / "index")
+    assert (tmp_path / "index" / "notes").read_text() == (tmp_path / "mine" / "notes").read_text() == "precious"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["index", "mine", "other.parquet"]
 
 
