@@ -30,6 +30,6 @@ def get_config() -> Experiment:
             fusion=FusionConfig(layers=1),
         ),
         objectives=ObjectivesConfig(query_title=0.5, query_image=0.5),
-        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50),
+        optimizer=OptimizerConfig(learning_rate=2e-3),
         training=TrainingConfig(steps=300, batch_size=128, eval_every=100, checkpoint_every=100),
     )

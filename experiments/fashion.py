@@ -36,6 +36,6 @@ def get_config() -> Experiment:
         ),
         objectives=ObjectivesConfig(query_title=0.5, query_image=0.5),
         data=DataConfig(popularity_power=0.75),
-        optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_steps=100),
+        optimizer=OptimizerConfig(learning_rate=1.5e-3),
         training=TrainingConfig(steps=700, batch_size=384, checkpoint_every=100),
     )

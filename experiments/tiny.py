@@ -31,6 +31,6 @@ def get_config() -> Experiment:
         ),
         objectives=ObjectivesConfig(query_title=0.5, query_image=0.5),
         data=DataConfig(crop=0.8),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=5),
+        optimizer=OptimizerConfig(learning_rate=3e-3),
         training=TrainingConfig(steps=30, batch_size=16, checkpoint_every=10, log_every=5, eval_batch_size=32),
     )

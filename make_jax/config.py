@@ -170,8 +170,8 @@ class ObjectivesConfig:
             "every weight of objectives is 0, so there is nothing to learn; set objectives.qic=1",
         )
         _require(
-            0 < self.scale <= self.scale_max,
-            f"objectives.scale is {self.scale}, but it must be above 0 and at most scale_max {self.scale_max}",
+            0 < self.scale < self.scale_max,
+            f"objectives.scale is {self.scale}, but it must be above 0 and below scale_max {self.scale_max}",
         )
 
 
@@ -200,13 +200,13 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up, cosine decay and clipping by global norm.
+    """AdamW with linear warm-up over `warmup_share` of the steps, cosine decay and clipping by global norm.
 
     Norms, biases, embeddings and the temperature are not decayed.
     """
 
     learning_rate: float = 1e-3
-    warmup_steps: int = 100
+    warmup_share: float = 0.1
     final_share: float = 0.01
     weight_decay: float = 0.05
     beta1: float = 0.9
@@ -216,8 +216,9 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         _require(self.learning_rate > 0, f"optimizer.learning_rate is {self.learning_rate}, but it must be above 0")
         _require(self.clip_norm > 0, f"optimizer.clip_norm is {self.clip_norm}, but it must be above 0")
-        _at_least("optimizer", 0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
-        _share("optimizer", beta1=self.beta1, beta2=self.beta2, final_share=self.final_share)
+        _at_least("optimizer", 0, weight_decay=self.weight_decay)
+        _share("optimizer", beta1=self.beta1, beta2=self.beta2)
+        _share("optimizer", warmup_share=self.warmup_share, final_share=self.final_share)
 
 
 @dataclass(frozen=True)

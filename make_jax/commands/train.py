@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,22 +21,32 @@ from make_jax.retrieval.encode import Encoder
 from make_jax.retrieval.exact import exact_top_k
 from make_jax.retrieval.metrics import Qrels, evaluate_rankings
 from make_jax.run import finish_run, read_metrics, start_run
-from make_jax.training.loop import Evaluate, Feed, Outcome, train
+from make_jax.training.loop import Evaluate, Feed, Outcome, mesh_for, train
 
 log = logging.getLogger(__name__)
 
 
-def train_run(experiment: Experiment, data_path: Path, workdir: Path) -> Outcome:
+class Progress(NamedTuple):
+    """How far a run is: the steps done, and whether those are all that were asked for."""
+
+    step: int
+    finished: bool
+
+
+def train_run(experiment: Experiment, data_path: Path, workdir: Path) -> Progress:
     """Train `experiment` on prepared data into a run directory; goes on where an earlier call stopped.
 
     Raises:
-      UserError, DataError: the data, the run directory or the configuration do not fit together.
+      UserError, DataError: the data, the run directory or the configuration do not fit together; then nothing
+        was written.
     """
     data = open_data(data_path)
     experiment = _complete(experiment, data)
+    mesh_for(experiment)  # refused before a run directory exists
     start_run(workdir, experiment, data.tokenizer_path, data_path, data.fingerprint)
     if (workdir / "result.json").exists():
         log.info("%s is trained to its last step already", workdir)
+        return Progress(experiment.training.steps, True)
 
     def batches(start_step: int) -> Feed:
         return _training_batches(data, experiment, start_step)
@@ -44,7 +54,7 @@ def train_run(experiment: Experiment, data_path: Path, workdir: Path) -> Outcome
     outcome = train(experiment, workdir, batches, _dev_evaluation(data, experiment))
     if outcome.finished:
         _finish(workdir, outcome)
-    return outcome
+    return Progress(outcome.step, outcome.finished)
 
 
 def _complete(experiment: Experiment, data: PreparedData) -> Experiment:

@@ -86,8 +86,8 @@ def masked_softmax(logits: jax.Array, present: jax.Array) -> jax.Array:
 
     float[B, 2], bool[B, 2] → float32[B, 2].
     """
-    logits = jnp.where(present, logits.astype(jnp.float32), -jnp.inf)
-    peak = jnp.max(jnp.where(present, logits, -1e30), axis=-1, keepdims=True)
+    logits = logits.astype(jnp.float32)
+    peak = jnp.max(jnp.where(present, logits, -jnp.inf), axis=-1, keepdims=True)
     parts = jnp.where(present, jnp.exp(jnp.where(present, logits - peak, 0.0)), 0.0)
     return parts / jnp.maximum(jnp.sum(parts, axis=-1, keepdims=True), 1e-30)
 

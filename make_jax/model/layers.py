@@ -40,11 +40,14 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, states: jax.Array, mask: jax.Array) -> jax.Array:
         width, heads = self.config.width, self.config.heads
-        qkv = nn.Dense(3 * width, name="qkv")(states).reshape(*mask.shape, 3, heads, width // heads)
+        # Heads outermost, so that tensor parallelism cuts between heads and not through q, k and v.
+        qkv = nn.Dense(3 * width, name="qkv")(states).reshape(*mask.shape, heads, 3, width // heads)
         # A row without any valid key would softmax over nothing; letting it see everything keeps it finite,
         # and its output is masked wherever it is used.
         keys = mask | ~jnp.any(mask, axis=-1, keepdims=True)
-        mixed = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask=keys[:, None, None, :])
+        mixed = jax.nn.dot_product_attention(
+            qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :], mask=keys[:, None, None, :]
+        )
         return nn.Dense(width, name="out")(mixed.reshape(states.shape))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -23,7 +24,7 @@ class MakeModule(nn.Module):
     """Parameters and forward passes of MAKE; `model.Make` wraps it in the interface of every model."""
 
     config: ModelConfig
-    initial_scale: float
+    initial_scale_logit: float
     vocab_size: int
 
     def setup(self) -> None:
@@ -34,7 +35,8 @@ class MakeModule(nn.Module):
         self.image = ImageEncoder(config.image)
         self.cross_modal = CrossModalLayers(config.fusion.layers, config.title.transformer)
         self.adaptation = ModalAdaptation(config.fusion, config.embedding)
-        self.log_scale = self.param("log_scale", nn.initializers.constant(jnp.log(self.initial_scale)), ())
+        # The scale is scale_max · sigmoid(scale_logit): bounded, with a gradient that never dies at the bound.
+        self.scale_logit = self.param("scale_logit", nn.initializers.constant(self.initial_scale_logit), ())
 
     def encode_query(self, query_ids: jax.Array, deterministic: bool = True) -> jax.Array:
         """Unit vectors of queries: int32[B, Q] → float32[B, E]."""
@@ -64,10 +66,10 @@ class MakeModule(nn.Module):
     def __call__(
         self, batch: dict[str, jax.Array], deterministic: bool = True
     ) -> tuple[jax.Array, ProductEmbedding, jax.Array]:
-        """Both towers on the pairs of a batch: (queries [B, E], products, logarithm of the scale)."""
+        """Both towers on the pairs of a batch: (queries [B, E], products, logit of the scale)."""
         queries = self.encode_query(batch["query_ids"], deterministic)
         products = self.encode_product(batch["title_ids"], batch["image"], batch["has_image"], deterministic)
-        return queries, products, self.log_scale
+        return queries, products, self.scale_logit
 
 
 class Make:
@@ -77,7 +79,8 @@ class Make:
         if config.vocab_size is None:
             raise UserError("model.vocab_size is not set; it is the number of entries of the tokenizer")
         self.config, self.objectives = config, objectives
-        self.module = MakeModule(config, objectives.scale, config.vocab_size)
+        share = objectives.scale / objectives.scale_max
+        self.module = MakeModule(config, math.log(share / (1 - share)), config.vocab_size)
 
     def init(self, rng: jax.Array) -> Params:
         """Fresh float32 parameters."""
@@ -107,16 +110,17 @@ class Make:
 
     def losses(self, params: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The weighted sum of the objectives on a global batch, and what to log; all float32 scalars."""
-        queries, products, log_scale = self._apply(params, batch, deterministic=False, rngs={"dropout": rng})
+        queries, products, scale_logit = self._apply(params, batch, deterministic=False, rngs={"dropout": rng})
         config = self.objectives
-        scale = jnp.minimum(jnp.exp(log_scale), config.scale_max)
+        scale = config.scale_max * jax.nn.sigmoid(scale_logit)
         excluded = false_negatives(batch["query_key"], batch["product_key"], batch["product_queries"])
+        shown = products.weights > 0  # which modalities a product has, and did not lose to modality dropout
         parts = {
-            name: am_softmax(queries, vectors, excluded, scale, config.margin)
-            for name, weight, vectors in (
-                ("qic", config.qic, products.vector),
-                ("query_title", config.query_title, products.title),
-                ("query_image", config.query_image, products.picture),
+            name: am_softmax(queries, vectors, excluded, present, scale, config.margin)
+            for name, weight, vectors, present in (
+                ("qic", config.qic, products.vector, jnp.any(shown, axis=1)),
+                ("query_title", config.query_title, products.title, shown[:, 0]),
+                ("query_image", config.query_image, products.picture, shown[:, 1]),
             )
             if weight > 0
         }

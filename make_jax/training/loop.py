@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from make_jax.config import Experiment
@@ -43,12 +44,11 @@ class NonFiniteLoss(Exception):
 
 
 class Outcome(NamedTuple):
-    """How a run ended: the parameters, the steps done of those asked for, and the seconds this call trained for."""
+    """How training ended: the parameters, the steps done, and whether those are all that were asked for."""
 
     params: Any
     step: int
     finished: bool
-    seconds: float
 
 
 def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Evaluate) -> Outcome:
@@ -66,8 +66,7 @@ def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Eva
     """
     # ---- mesh, model, state -----------------------------------------------------------------------------------------
     config = experiment.training
-    mesh = make_mesh(experiment.mesh)
-    config.check_mesh(mesh.shape["data"], mesh.shape["fsdp"])
+    mesh = mesh_for(experiment)
     optimizer = make_optimizer(experiment.optimizer, config.steps)
     trainer = make_trainer(build_model(experiment), optimizer, mesh, config.seed)
     schedule = make_schedule(experiment.optimizer, config.steps)
@@ -82,7 +81,7 @@ def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Eva
         # ---- steps --------------------------------------------------------------------------------------------------
         with MetricsLog(workdir, start) as metrics_log, _stop_on_signal() as stopped, closing(batches(start)) as feed:
             window = _Window(metrics_log, config.batch_size, schedule, start, config.steps)
-            began, step = time.perf_counter(), start
+            step = start
             while step < config.steps and not stopped():
                 with window.waiting():
                     batch = place_batch(next(feed), mesh)
@@ -103,8 +102,14 @@ def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Eva
             window.finish()
             metrics_log.flush()
             checkpoints.save(step, state)
-            seconds = time.perf_counter() - began
-    return Outcome(state.params, step, step == config.steps, seconds)
+    return Outcome(state.params, step, step == config.steps)
+
+
+def mesh_for(experiment: Experiment) -> Mesh:
+    """The experiment's mesh over all devices; raises UserError where mesh, devices and batch do not fit."""
+    mesh = make_mesh(experiment.mesh)
+    experiment.training.check_mesh(mesh.shape["data"], mesh.shape["fsdp"])
+    return mesh
 
 
 def _due(step: int, every: int) -> bool:
@@ -144,9 +149,12 @@ class _Window:
         steps, values = zip(*self._pending, strict=True)
         fetched = [{name: float(value) for name, value in record.items()} for record in jax.device_get(values)]
         for step, record in zip(steps, fetched, strict=True):
-            if not math.isfinite(record["loss"]):
+            # A gradient that is not finite ruins the parameters although the loss before it was fine.
+            if not math.isfinite(record["loss"]) or not math.isfinite(record["gradient_norm"]):
+                self._bar.close()
                 raise NonFiniteLoss(
-                    f"the loss of step {step} is {record['loss']}; the last checkpoint is from before it. Lower "
+                    f"the loss of step {step} is {record['loss']} and the norm of its gradient "
+                    f"{record['gradient_norm']}; the last checkpoint is from before it. Lower "
                     "optimizer.learning_rate or objectives.scale_max and run the same command in a new --workdir"
                 )
         seconds = max(time.perf_counter() - self._began, 1e-9)
@@ -154,7 +162,7 @@ class _Window:
             "seconds": seconds,
             "examples_per_second": len(steps) * self._batch_size / seconds,
             "input_wait": min(self._wait / seconds, 1.0),
-            "learning_rate": float(self._schedule(steps[-1])),
+            "learning_rate": float(self._schedule(steps[-1] - 1)),
         }
         for step, record in zip(steps, fetched, strict=True):
             self._log.write(step, record | (speed if step == steps[-1] else {}))

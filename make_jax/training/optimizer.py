@@ -17,8 +17,8 @@ def decayed(params: Any) -> Any:
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up (at most a tenth of the run), then cosine to `final_share`."""
-    warmup = min(config.warmup_steps, steps // 10)
+    """Learning rate by step: linear warm-up, then cosine to `final_share`."""
+    warmup = round(config.warmup_share * steps)
     return optax.warmup_cosine_decay_schedule(
         init_value=config.learning_rate / max(warmup, 1),
         peak_value=config.learning_rate,

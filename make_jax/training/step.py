@@ -49,7 +49,7 @@ def make_trainer(model: RetrievalModel, optimizer: optax.GradientTransformation,
         key = jax.random.fold_in(dropout_key, state.step)
         (loss, metrics), gradients = jax.value_and_grad(model.losses, has_aux=True)(state.params, batch, key)
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
-        metrics = {"loss": loss, **metrics, "gradient_norm": optax.global_norm(gradients)}
+        metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), moments), metrics
 
     shapes = jax.eval_shape(fresh)

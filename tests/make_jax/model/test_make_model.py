@@ -164,7 +164,7 @@ def test_modality_dropout_hides_one_side_in_training_only() -> None:
 def test_the_scale_is_bounded() -> None:
     model, b = Compiled(), batch()
     params = model.init(jax.random.key(0))
-    params["log_scale"] = jnp.asarray(50.0)
+    params["scale_logit"] = jnp.asarray(50.0)
     assert float(model.losses(params, b, jax.random.key(1))[1]["scale"]) == 100
 
 

@@ -103,7 +103,7 @@ def test_only_kernels_are_decayed() -> None:
     flags = {path_name(path): flag for path, flag in jax.tree_util.tree_leaves_with_path(decayed(params))}
     assert flags["title/transformer/layer_0/up/kernel"]
     for name, flag in flags.items():
-        if any(part in name for part in ("norm", "bias", "tokens", "positions", "log_scale")):
+        if any(part in name for part in ("norm", "bias", "tokens", "positions", "scale_logit")):
             assert not flag, name
 
 
@@ -113,6 +113,6 @@ def test_schedule_warms_up_then_falls() -> None:
     peak = experiment().optimizer.learning_rate
     assert rates[0] < peak / 2
     assert max(rates) == pytest.approx(peak)
-    assert int(np.argmax(rates)) == 5
-    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert int(np.argmax(rates)) == 10
+    assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[100] == pytest.approx(peak * experiment().optimizer.final_share)
