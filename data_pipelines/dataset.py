@@ -208,15 +208,19 @@ class PreparedData:
         return pq.read_table(self.path / name)
 
 
-def open_data(path: str | Path) -> PreparedData:
+def open_data(path: str | Path, checksums: bool = True) -> PreparedData:
     """Opens a prepared data directory after comparing its files with its manifest.
+
+    Args:
+      path: the directory.
+      checksums: compare contents too, and not sizes only; to show a few titles, hashing everything is too much.
 
     Raises:
       DataError: not a prepared data directory, another format version, or a missing or changed file.
     """
     root = Path(path)
     manifest = read_manifest(root)
-    verify_files(root, manifest)
+    verify_files(root, manifest, checksums)
     return PreparedData(root, manifest)
 
 

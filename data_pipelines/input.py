@@ -32,7 +32,7 @@ from data_pipelines.batches import Batches, Chunk
 from data_pipelines.dataset import PreparedData
 from data_pipelines.decode import AugmentSpec
 from data_pipelines.errors import DataError
-from data_pipelines.order import POPULARITY_POWER, PURCHASE_WEIGHT, PairOrder, pair_weights
+from data_pipelines.order import PairOrder, pair_weights
 from data_pipelines.product_queries import ProductQueries
 from data_pipelines.stored import pad_tokens, read_products
 from data_pipelines.tokenizer import TextTokenizer
@@ -64,9 +64,9 @@ def train_batches(
     max_query_tokens: int,
     max_title_tokens: int,
     max_product_queries: int,
+    popularity_power: float,
+    purchase_weight: float,
     augment: AugmentSpec = NO_AUGMENT,
-    popularity_power: float = POPULARITY_POWER,
-    purchase_weight: float = PURCHASE_WEIGHT,
     process_index: int = 0,
     process_count: int = 1,
     threads: int | None = None,
@@ -85,9 +85,9 @@ def train_batches(
       max_query_tokens: Q, at least 3.
       max_title_tokens: T, at least 3.
       max_product_queries: M.
-      augment: how pictures are varied.
       popularity_power: see `pair_weights`.
       purchase_weight: see `pair_weights`.
+      augment: how pictures are varied.
       process_index: which host this is.
       process_count: how many hosts share the batch; their parts end to end are the same for any number of
         hosts.

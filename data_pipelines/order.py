@@ -13,20 +13,18 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 
-POPULARITY_POWER = 0.75
-PURCHASE_WEIGHT = 2.0
 _ROUNDS = 8  # of the Feistel network: 4 are the least that look random, more for very small domains
 
 
 def pair_weights(
     interactions: Mapping[str, np.ndarray],
-    popularity_power: float = POPULARITY_POWER,
-    purchase_weight: float = PURCHASE_WEIGHT,
+    popularity_power: float,
+    purchase_weight: float,
 ) -> np.ndarray:
     """How often to draw each (query, product) pair: `(clicks + purchase_weight * purchases) ** power`.
 
     A power of 1 follows the click log, so a few popular pairs fill the batches; 0 draws every pair that was
-    clicked or bought equally often; the default between them is the usual damping of word2vec's negative
+    clicked or bought equally often; 0.75, between them, is the usual damping of word2vec's negative
     sampling.
 
     Args:

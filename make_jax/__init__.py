@@ -1,4 +1,4 @@
-"""make_jax: pre-train, evaluate and serve MAKE-style text-to-multimodal product retrieval on JAX."""
+"""make_jax: train, evaluate and search with MAKE-style text-to-multimodal product retrieval on JAX."""
 
 from __future__ import annotations
 

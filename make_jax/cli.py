@@ -19,7 +19,26 @@ PATH = click.Path(path_type=Path)
 log = logging.getLogger("make_jax")
 
 
-class _Commands(click.Group):
+_NO_SPACE = "free some space or choose another place, then run the command again"
+_NO_RIGHT = "ask for the right to it or choose another place"
+_NO_FOLDER = "a file is where a folder has to be; choose another place or move the file away"
+_MOUNTED = "a whole file system cannot be replaced; name a folder inside it"
+_REMEDIES = {
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: _NO_RIGHT,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
+    errno.EISDIR: "a folder is where a file has to be; name a file",
+    errno.ENOENT: "check the path",
+    errno.EBUSY: _MOUNTED,
+    errno.EXDEV: _MOUNTED,
+}
+
+
+class _Command(click.Command):
     """Turns the errors that users can mend into one line and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -31,10 +50,16 @@ class _Commands(click.Group):
         except (UserError, DataError) as error:
             _exit(str(error), 2)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            if error.errno not in _REMEDIES:
                 raise
-            where = f"{error.filename}: " if error.filename else ""
-            _exit(f"{where}{error.strerror}; free some space or choose another place, then run the command again", 2)
+            # A write that fails does not say to which file, but there is one place that a command writes to.
+            place = error.filename or ctx.params.get("out") or ctx.params.get("workdir")
+            where = f"{place}: " if place else ""
+            _exit(f"{where}{os.strerror(error.errno)}; {_REMEDIES[error.errno]}", 2)
+
+
+class _Commands(click.Group):
+    command_class = _Command
 
 
 def _exit(message: str, code: int) -> None:
@@ -63,12 +88,15 @@ def main() -> None:
 
 @main.command()
 @click.option("--workdir", type=PATH, default=Path("make-jax-demo"), help="Where everything goes.")
-@click.option("--seed", type=click.IntRange(min=0), default=0)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0)
 def demo(workdir: Path, seed: int) -> None:
     """The whole path on a synthetic catalogue, from products to a report to look at."""
     from make_jax.commands.demo import run_demo
 
     report = run_demo(workdir, seed)
+    if report is None:
+        click.echo(f"{workdir}: stopped and saved; the same command goes on from there")
+        return
     click.echo(
         f"\nLook at {report}\nSearch with: make-jax search --run {workdir}/run --index {workdir}/index 'red dress'"
     )
@@ -160,8 +188,8 @@ def index(embeddings: Path, out: Path, target_recall: float, tune_queries: Path 
     from make_jax.retrieval.embeddings import read_embeddings
     from make_jax.retrieval.index import build_index
 
-    vectors = read_embeddings(tune_queries, "queries").vectors if tune_queries else None
-    click.echo(str(build_index(embeddings, out, target_recall, vectors)))
+    queries = read_embeddings(tune_queries, "queries") if tune_queries else None
+    click.echo(str(build_index(embeddings, out, target_recall, queries)))
 
 
 @main.command()

@@ -1,7 +1,9 @@
 """Typed, frozen configuration: what an experiment file returns and what a run directory stores.
 
 Every section is a frozen dataclass. A section checks itself when it is made, so an impossible combination never
-gets as far as the compiler. `overrides.py` turns `--set a.b=c` and stored JSON into these classes.
+gets as far as the compiler. Its messages name whole keys, as `--set` takes them; a section that is used in several
+places writes ".key" instead. `overrides.py`, which turns `--set a.b=c` and stored JSON into these classes, knows the
+place and completes them.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from make_jax.errors import UserError
+
+SEEDS = 2**32  # jax would silently cut longer ones to 32 bits
 
 
 def _require(ok: bool, message: str) -> None:
@@ -38,12 +42,12 @@ class TransformerConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least("transformer", 0, layers=self.layers)
-        _at_least("transformer", 1, width=self.width, heads=self.heads, mlp_ratio=self.mlp_ratio)
-        _share("transformer", dropout=self.dropout)
+        _at_least("", 0, layers=self.layers)
+        _at_least("", 1, width=self.width, heads=self.heads, mlp_ratio=self.mlp_ratio)
+        _share("", dropout=self.dropout)
         _require(
             self.width % self.heads == 0,
-            f"transformer.width {self.width} is not divisible by transformer.heads {self.heads}; "
+            f".width {self.width} is not divisible by .heads {self.heads}; "
             "choose a width that is a multiple of the heads",
         )
 
@@ -56,7 +60,7 @@ class TextConfig:
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
     def __post_init__(self) -> None:
-        _at_least("text", 3, max_tokens=self.max_tokens)
+        _at_least("", 3, max_tokens=self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -75,18 +79,18 @@ class ImageConfig:
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
     def __post_init__(self) -> None:
-        _at_least("image", 1, height=self.height, width=self.width, patch=self.patch)
+        _at_least("model.image", 1, height=self.height, width=self.width, patch=self.patch)
         for side, pixels in (("height", self.height), ("width", self.width)):
             _require(
                 pixels % self.patch == 0,
-                f"image.{side} {pixels} is not divisible by image.patch {self.patch}; "
+                f"model.image.{side} {pixels} is not divisible by model.image.patch {self.patch}; "
                 f"use {pixels // self.patch * self.patch or self.patch} or another patch",
             )
         if self.stem == "hierarchical":
             _require(
                 self.patch >= 4 and self.patch & (self.patch - 1) == 0,
-                f"image.patch is {self.patch}, but the hierarchical stem doubles cells of 4 pixels; use 4, 8, 16 "
-                'or 32, or image.stem="patch"',
+                f"model.image.patch is {self.patch}, but the hierarchical stem doubles cells of 4 pixels; use 4, 8, 16 "
+                "or 32, or model.image.stem=patch",
             )
 
     @property
@@ -117,9 +121,9 @@ class FusionConfig:
     modality_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least("fusion", 0, layers=self.layers)
-        _at_least("fusion", 1, gate_width=self.gate_width)
-        _share("fusion", modality_dropout=self.modality_dropout)
+        _at_least("model.fusion", 0, layers=self.layers)
+        _at_least("model.fusion", 1, gate_width=self.gate_width)
+        _share("model.fusion", modality_dropout=self.modality_dropout)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class ObjectivesConfig:
         )
         _require(
             0 < self.scale < self.scale_max,
-            f"objectives.scale is {self.scale}, but it must be above 0 and below scale_max {self.scale_max}",
+            f"objectives.scale is {self.scale}, but it must be above 0 and below objectives.scale_max {self.scale_max}",
         )
 
 
@@ -239,11 +243,16 @@ class MeshConfig:
     def sizes(self, devices: int) -> tuple[int, int, int]:
         """(data, fsdp, tensor) on this many devices; raises UserError where they do not come out even."""
         rest = self.fsdp * self.tensor
-        data = self.data or max(devices // rest, 1)
+        _require(
+            devices % rest == 0,
+            f"mesh.fsdp {self.fsdp} × mesh.tensor {self.tensor} = {rest} does not divide the number of devices, "
+            f"which is {devices}; change one of them",
+        )
+        data = self.data or devices // rest
         _require(
             data * rest == devices,
             f"mesh.data {data} × mesh.fsdp {self.fsdp} × mesh.tensor {self.tensor} = {data * rest}, but there are "
-            f"{devices} devices; change the mesh, or set mesh.data=0 to take what the other axes leave",
+            f"{devices} devices; set mesh.data={devices // rest}, or mesh.data=0 to take what the other axes leave",
         )
         return data, self.fsdp, self.tensor
 
@@ -268,17 +277,17 @@ class TrainingConfig:
         _at_least("training", 2, batch_size=self.batch_size)
         _at_least("training", 1, steps=self.steps, log_every=self.log_every, eval_batch_size=self.eval_batch_size)
         _at_least("training", 1, keep_checkpoints=self.keep_checkpoints)
-        _at_least("training", 0, eval_every=self.eval_every, checkpoint_every=self.checkpoint_every, seed=self.seed)
+        _at_least("training", 0, eval_every=self.eval_every, checkpoint_every=self.checkpoint_every)
+        _require(0 <= self.seed < SEEDS, f"training.seed is {self.seed}, but a seed is from 0 to {SEEDS - 1}")
 
     def check_mesh(self, data: int, fsdp: int) -> None:
-        """Refuse batches that the mesh cannot share out evenly."""
-        for name, size in (("batch_size", self.batch_size), ("eval_batch_size", self.eval_batch_size)):
-            shards = data * fsdp
-            _require(
-                size % shards == 0,
-                f"training.{name} {size} is not divisible by mesh.data {data} × mesh.fsdp {fsdp} = {shards}; "
-                f"use {max(size // shards, 1) * shards} or another mesh",
-            )
+        """Refuse a batch that the mesh cannot share out evenly."""
+        shards = data * fsdp
+        _require(
+            self.batch_size % shards == 0,
+            f"training.batch_size {self.batch_size} is not divisible by mesh.data {data} × mesh.fsdp {fsdp} = "
+            f"{shards}; use {max(self.batch_size // shards, 1) * shards} or another mesh",
+        )
 
 
 @dataclass(frozen=True)
@@ -294,4 +303,4 @@ class Experiment:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        _require(bool(self.name.strip()), "experiment.name is empty; give the experiment a name")
+        _require(bool(self.name.strip()), "name is empty; give the experiment a name")

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import re
 import sys
 import types
 import typing
@@ -64,7 +65,7 @@ def apply_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experim
 
 
 def from_dict(tree: dict[str, Any]) -> Experiment:
-    """The inverse of `dataclasses.asdict`; raises UserError for unknown keys and wrong types."""
+    """The inverse of `dataclasses.asdict`; raises UserError for unknown or missing keys and wrong types."""
     return typing.cast(Experiment, _build(Experiment, tree, ""))
 
 
@@ -109,7 +110,14 @@ def _build(section: type, tree: Any, where: str) -> Any:
             values[key] = _build(typing.cast(type, kind), value, f"{where}{key}.")
         else:
             values[key] = _check(f"{where}{key}", kind, value)
-    return section(**values)
+    missing = [f"{where}{key}" for key in typing.get_type_hints(section) if key not in values]
+    if missing:
+        raise UserError(f"{', '.join(missing)}: missing, but a stored experiment has every setting")
+    try:
+        return section(**values)
+    except UserError as error:
+        # A section that is used in several places says ".key", for it cannot know which of them it is.
+        raise UserError(re.sub(r"(?<![\w.])\.(?=[a-z])", where, str(error))) from error
 
 
 def _options(kind: Any) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ RUN/experiment.json     the configuration, complete
     checkpoints/        of the training state, to go on from
     metrics.jsonl       one record a step; tensorboard/ holds the same
     model.safetensors   the parameters, written when training is done
-    result.json         seconds, number of parameters, last dev metrics, fingerprint of the model
+    result.json         steps, number of parameters, last dev metrics, fingerprint of the model
 ```
 """
 
@@ -19,9 +19,9 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -29,8 +29,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
+from data_pipelines.atomic import atomic_directory
 from make_jax import __version__
 from make_jax.config import Experiment
 from make_jax.errors import UserError
@@ -39,6 +40,10 @@ from make_jax.overrides import from_dict, to_json
 # What may differ when a run goes on: none of these changes what is learned.
 _FREE = ("mesh", "training.log_every", "training.eval_every", "training.checkpoint_every",
          "training.keep_checkpoints", "training.eval_batch_size", "data.prefetch")  # fmt: skip
+
+# What every run.json and result.json tells.
+_ORIGIN_KEYS = ("command", "versions", "commit", "hardware", "date", "data", "data_fingerprint")
+_RESULT_KEYS = ("parameters", "fingerprint")
 
 
 class Run(NamedTuple):
@@ -54,23 +59,32 @@ class Run(NamedTuple):
 
 
 def start_run(path: Path, experiment: Experiment, tokenizer: Path, data_path: Path, data_fingerprint: str) -> None:
-    """Make a run directory, or check that the one there is of the same experiment and data.
+    """Make a run directory, whole or not at all, or check that the one there is of the same experiment and data.
 
     Raises:
-      UserError: the directory holds something else: other files, or another experiment or data set; the
+      UserError: `path` is a file or holds something else: other files, or another experiment or data set; the
         differing settings are named.
     """
-    stored = path / "experiment.json"
-    if stored.exists():
+    if (path / "experiment.json").exists():
         _refuse_other_model(path, experiment, data_fingerprint)
         return
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: this is a file, a run needs a folder; choose another --workdir")
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path}: this folder is not empty and holds no run; choose another --workdir")
-    path.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(tokenizer, path / "tokenizer", dirs_exist_ok=True)
     origin = provenance() | {"data": str(data_path.absolute()), "data_fingerprint": data_fingerprint}
-    write_text(path / "run.json", json.dumps(origin, indent=2) + "\n")
-    write_text(stored, to_json(experiment))  # last: what makes the folder a run
+    with atomic_directory(path, lambda _: "is not empty") as made:
+        _copy_files(tokenizer, made / "tokenizer")
+        write_text(made / "run.json", json.dumps(origin, indent=2) + "\n")
+        write_text(made / "experiment.json", to_json(experiment))
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy a folder; unlike shutil.copytree, a full disk stays an OSError with its errno."""
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
 
 
 def _refuse_other_model(path: Path, experiment: Experiment, data_fingerprint: str) -> None:
@@ -87,11 +101,11 @@ def _refuse_other_model(path: Path, experiment: Experiment, data_fingerprint: st
             f"{path}: this run is of another model ({'; '.join(different[:3])}{more}); choose another --workdir or "
             "the settings it was started with"
         )
-    origin = _read_json(path / "run.json")
-    if origin.get("data_fingerprint") != data_fingerprint:
+    origin = _read_json(path / "run.json", _ORIGIN_KEYS)
+    if origin["data_fingerprint"] != data_fingerprint:
         raise UserError(
-            f"{path}: this run was trained on other data ({origin.get('data')}, fingerprint "
-            f"{str(origin.get('data_fingerprint'))[:12]}; now {data_fingerprint[:12]}); choose another --workdir"
+            f"{path}: this run was trained on other data ({origin['data']}, fingerprint "
+            f"{str(origin['data_fingerprint'])[:12]}; now {data_fingerprint[:12]}); choose another --workdir"
         )
 
 
@@ -102,9 +116,7 @@ def _flat(tree: dict[str, Any]) -> dict[str, Any]:
 def finish_run(path: Path, params: Any, result: dict[str, Any]) -> str:
     """Write the trained parameters and the result; returns the model's fingerprint. Safe to repeat."""
     arrays = {name: np.array(leaf, order="C") for name, leaf in traverse_util.flatten_dict(params, sep="/").items()}
-    fresh = path / "model.safetensors.tmp"
-    save_file(arrays, fresh)
-    os.replace(fresh, path / "model.safetensors")
+    _write_whole(path / "model.safetensors", save(arrays))
     fingerprint = _fingerprint(path)
     count = int(sum(array.size for array in arrays.values()))
     write_text(
@@ -124,8 +136,11 @@ def open_run(path: Path) -> Run:
     experiment = _read_experiment(path)
     if not (path / "result.json").exists():
         raise UserError(f"{path}: this run is not finished; run the same make-jax train command again to go on")
-    origin, result = _read_json(path / "run.json"), _read_json(path / "result.json")
-    expected, found = result.get("fingerprint"), _fingerprint(path)
+    origin = _read_json(path / "run.json", _ORIGIN_KEYS)
+    result = _read_json(path / "result.json", _RESULT_KEYS)
+    if not (path / "model.safetensors").exists():
+        raise UserError(f"{path / 'model.safetensors'}: this file is missing; restore the folder or train again")
+    expected, found = result["fingerprint"], _fingerprint(path)
     if expected != found:
         raise UserError(
             f"{path}: the model's files are not those that training wrote (fingerprint {found[:12]}, "
@@ -146,16 +161,23 @@ def _fingerprint(path: Path) -> str:
 
 
 def _read_experiment(path: Path) -> Experiment:
-    return from_dict(_read_json(path / "experiment.json"))
+    file = path / "experiment.json"
+    try:
+        return from_dict(_read_json(file))
+    except TypeError as error:  # what a constructor says of a section or field that is missing
+        raise UserError(f"{file}: settings are missing ({error}); the run is damaged, train it again") from error
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_json(file: Path, required: Sequence[str] = ()) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: this file cannot be read ({error}); the run is damaged, train it again") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: expected a JSON object, found {type(content).__name__}; the run is damaged")
+    missing = [key for key in required if key not in content]
+    if missing:
+        raise UserError(f"{file}: {', '.join(missing)} missing; the run is damaged, restore the file or train again")
     return content
 
 
@@ -174,9 +196,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def write_text(file: Path, text: str) -> None:
     """Write a small file whole or not at all."""
+    _write_whole(file, text.encode())
+
+
+def _write_whole(file: Path, content: bytes) -> None:
     fresh = file.with_name(file.name + ".tmp")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, file)
+    try:
+        fresh.write_bytes(content)
+        os.replace(fresh, file)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def provenance() -> dict[str, Any]:
@@ -189,7 +218,7 @@ def provenance() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "command": shlex.join(["make-jax", *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": versions,
         "commit": _commit(),
         "hardware": f"{_processor()}, {os.cpu_count()} cores",
@@ -198,14 +227,22 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The checkout this code runs from, with "+" where it has changes; None outside one."""
-    here = Path(__file__).parent
+    """The commit this code runs from, with "+" where it has changes; None outside a checkout of its own."""
+    root = Path(__file__).resolve().parents[1]
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root:  # installed into a folder of somebody else's checkout
+        return None
+    head = _git(root, "rev-parse", "--short=12", "HEAD")
+    return head and head + ("+" if _git(root, "status", "--porcelain") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints; None where it fails or is not installed."""
     try:
-        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
-        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
     except OSError:
         return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _processor() -> str:

@@ -37,8 +37,8 @@ def from_tables(products: Sequence[str], wanted: Iterable[str]) -> Catalogue:
 
 
 def from_prepared(path: Path, wanted: Iterable[str]) -> Catalogue:
-    """Look products up in prepared data; ids it does not have are left out."""
-    data, keep = open_data(path), set(wanted)
+    """Look products up in prepared data, to show them only; ids it does not have are left out."""
+    data, keep = open_data(path, checksums=False), set(wanted)
     rows = [row for row, product_id in enumerate(data.product_ids) if product_id in keep]
     shown = {r["product_id"]: Shown(r["title"], r["image"]) for r in data.records(rows)} if rows else {}
     return Catalogue(dict(zip(data.product_ids, data.categories, strict=True)), shown)

@@ -12,7 +12,6 @@ from experiments import demo
 from make_jax.commands.embed import embed_products, embed_queries
 from make_jax.commands.evaluate import evaluate
 from make_jax.commands.train import train_run
-from make_jax.errors import UserError
 from make_jax.overrides import apply_overrides
 from make_jax.retrieval.embeddings import read_embeddings
 from make_jax.retrieval.index import build_index
@@ -20,13 +19,16 @@ from make_jax.retrieval.index import build_index
 log = logging.getLogger(__name__)
 
 
-def run_demo(workdir: Path, seed: int = 0) -> Path:
+def run_demo(workdir: Path, seed: int = 0) -> Path | None:
     """Synthetic products → dataset → model → vectors → index → report, under `workdir`; returns the report.
 
     Running it again goes on: a trained model is not trained twice.
 
+    Returns:
+      The report's path; None if a signal stopped the training, which is saved.
+
     Raises:
-      UserError: `workdir` holds something that is not a demo with this seed, or the run was stopped.
+      UserError: `workdir` holds something that is not a demo with this seed.
     """
     began = time.perf_counter()
     spec = SyntheticSpec(seed=seed)
@@ -47,14 +49,14 @@ def run_demo(workdir: Path, seed: int = 0) -> Path:
     run = workdir / "run"
     outcome = train_run(experiment, workdir / "data", run)
     if not outcome.finished:
-        raise UserError(f"the demo was stopped at step {outcome.step}; run it again to go on")
+        return None
     log.info("4/6 embedding the catalogue")
     vectors = workdir / "products.parquet"
     embed_products(run, [tables.products], vectors)
     embed_queries(run, queries, workdir / "queries.parquet")
     log.info("5/6 building the index")
-    tune_on = read_embeddings(workdir / "queries.parquet", "queries").vectors
-    log.info("%s", build_index(vectors, workdir / "index", query_vectors=tune_on))
+    tune_on = read_embeddings(workdir / "queries.parquet", "queries")
+    log.info("%s", build_index(vectors, workdir / "index", queries=tune_on))
     log.info("6/6 judging it")
     out = workdir / "report"
     evaluate(run, queries, qrels, out, index=workdir / "index", products=[tables.products], truth=tables.truth)

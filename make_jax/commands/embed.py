@@ -52,13 +52,20 @@ class TrainedModel:
     def encode_queries(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> np.ndarray:
         """Unit vectors of queries, float32[n, E]. Queries longer than the model reads are cut, and said to be."""
         limit = self.run.experiment.model.query.max_tokens
-        for text, ids in zip(texts, self._tokenizer.encode(texts, 1_000_000), strict=True):
-            if len(ids) > limit:
-                log.warning(
-                    "query %r has %d tokens; the model reads %d, the rest is cut off", _short(text), len(ids), limit
-                )
+        self._warn_of_long(texts, limit)
         batches = query_batches(texts, self._tokenizer, batch_size=batch_size, max_query_tokens=limit)
         return self._encoder.queries(self.run.params, batches)
+
+    def _warn_of_long(self, texts: Sequence[str], limit: int) -> None:
+        lengths = [len(ids) for ids in self._tokenizer.encode(texts, 1_000_000)]
+        long = [(text, length) for text, length in zip(texts, lengths, strict=True) if length > limit]
+        if not long:
+            return
+        text, length = long[0]
+        more = f" (and {len(long) - 1:,} more of {len(texts):,} queries have too many)" if len(long) > 1 else ""
+        log.warning(
+            "query %r has %d tokens%s; the model reads %d, the rest is cut off", _short(text), length, more, limit
+        )
 
     def encode_rows(self, rows: Iterable[dict[str, Any]], source: str) -> Iterator[Any]:
         """Vectors and weights of products given as rows (product_id, title, image), batch by batch."""

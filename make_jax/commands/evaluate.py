@@ -94,14 +94,14 @@ def evaluate(
     model = TrainedModel.open(run_path)
     loaded = load_index(index) if index else None
     judged = _judge(model, loaded, embeddings, queries, qrels)
-    catalogue = _catalogue(model.run, judged, products)
+    catalogue, segments = _catalogue(model.run, judged, products), _segments(judged)
     headline = judged.columns["exact"].values["r_precision"]
     metrics = {
         "metrics": {name: table.means() for name, table in judged.columns.items()},
         "queries": len(judged.queries),
         "queries_without_relevant": judged.columns["exact"].left_out,
         "products": len(judged.product_ids),
-        "segments": [vars(segment) for segment in _segments(judged)],
+        "segments": [vars(segment) for segment in segments],
         "weight_text": float(judged.weights[:, 0].mean()),
         "index": _index_facts(loaded),
         "model_fingerprint": model.run.fingerprint,
@@ -120,7 +120,7 @@ def evaluate(
         metrics={name: {m: means[m] for m in DEFINITIONS} for name, means in metrics["metrics"].items()},
         definitions=DEFINITIONS,
         headline_per_query=headline[~np.isnan(headline)].tolist(),
-        segments=_segments(judged),
+        segments=segments,
         samples=[_query_results(judged, catalogue, row) for row in sample],
         worst=[_query_results(judged, catalogue, row) for row in order[:EXTREME_QUERIES]],
         best=[_query_results(judged, catalogue, row) for row in order[::-1][:EXTREME_QUERIES]],

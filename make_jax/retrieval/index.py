@@ -129,7 +129,7 @@ def build_index(
     embeddings_path: str | Path,
     out: str | Path,
     target_recall: float = 0.95,
-    query_vectors: np.ndarray | None = None,
+    queries: Embeddings | None = None,
     k: int = 10,
     seed: int = 0,
 ) -> IndexSummary:
@@ -141,13 +141,14 @@ def build_index(
       embeddings_path: embeddings of products, a file or a folder.
       out: the directory to write.
       target_recall: recall@k wanted, in (0, 1].
-      query_vectors: float32[M, E], queries like those to come; half of them tune, the other half judge. If
-        None, catalogue vectors with noise stand in, which says less about real queries.
+      queries: embedded queries like those to come; half of them tune, the other half judge. If None,
+        catalogue vectors with noise stand in, which says less about real queries.
       k: results per query to tune for.
       seed: which queries (and what noise) are used.
 
     Raises:
-      UserError: embeddings that are unusable or empty, arguments out of range, or too little memory.
+      UserError: embeddings that are unusable or empty, queries of another model, arguments out of range, or too
+        little memory.
       DataError: `out` is a file, or holds something else than an index.
     """
     if not 0 < target_recall <= 1:
@@ -158,7 +159,7 @@ def build_index(
     if not len(embeddings.ids):
         raise UserError(f"{embeddings_path} holds no products; embed a catalogue first")
     check_unit_vectors(embeddings.vectors, embeddings.ids, str(embeddings_path))
-    _check_queries(query_vectors, embeddings.vectors.shape[1])
+    query_vectors = None if queries is None else _checked_queries(queries, embeddings)
     with atomic_directory(Path(out), partial(foreign_content, kind=KIND)) as directory:
         searcher = scann_backend.build(embeddings.vectors) if scann_backend.available() else None
         summary = _measured(searcher, embeddings, Path(out), target_recall, query_vectors, k, seed)
@@ -209,12 +210,29 @@ def _measured(
 
 def _write(searcher: ScannSearcher | None, embeddings: Embeddings, summary: IndexSummary, directory: Path) -> None:
     """Write every file of the index, the manifest last."""
-    np.save(directory / "vectors.npy", embeddings.vectors, allow_pickle=False)
+    _write_vectors(embeddings.vectors, directory / "vectors.npy")
     _write_ids(embeddings, directory / "ids.parquet")
     if searcher:
-        (directory / "scann").mkdir()
-        searcher.save(directory / "scann")
+        _save_searcher(searcher, directory / "scann")
     write_manifest(directory, summary.facts())
+
+
+def _write_vectors(vectors: np.ndarray, path: Path) -> None:
+    """As np.save, whose error of a full disk has no errno."""
+    vectors = np.ascontiguousarray(vectors)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(vectors))
+        file.write(vectors.data)
+
+
+def _save_searcher(searcher: ScannSearcher, folder: Path) -> None:
+    folder.mkdir()
+    try:
+        searcher.save(folder)
+    except RuntimeError:
+        # ScaNN says "I/O error" whatever the reason; a write of our own fails with it, on a full disk say.
+        (folder / "probe").write_bytes(bytes(1 << 20))
+        raise
 
 
 def _write_ids(embeddings: Embeddings, path: Path) -> None:
@@ -237,13 +255,19 @@ def _load_searcher(path: Path, manifest: dict[str, Any]) -> ScannSearcher | None
     return scann_backend.load(path / "scann", manifest["builder"], manifest["count"], manifest["leaves"])
 
 
-def _check_queries(query_vectors: np.ndarray | None, dim: int) -> None:
-    if query_vectors is None:
-        return
-    if query_vectors.ndim != 2 or not len(query_vectors) or query_vectors.shape[1] != dim:
+def _checked_queries(queries: Embeddings, catalogue: Embeddings) -> np.ndarray:
+    """The vectors of queries to tune on, float32[M, E]; refused where they do not belong to the catalogue."""
+    if queries.fingerprint != catalogue.fingerprint:
         raise UserError(
-            f"query vectors to tune on have shape {query_vectors.shape}, the catalogue's are {dim} wide; "
+            f"the queries to tune on were made by model {queries.fingerprint}, the catalogue by model "
+            f"{catalogue.fingerprint}; embed both with the same run"
+        )
+    vectors, dim = queries.vectors, catalogue.vectors.shape[1]
+    if not len(vectors) or vectors.shape[1] != dim:
+        raise UserError(
+            f"query vectors to tune on have shape {vectors.shape}, the catalogue's are {dim} wide; "
             "give at least one query encoded by the same model"
         )
-    if not np.isfinite(query_vectors).all():
+    if not np.isfinite(vectors).all():
         raise UserError("query vectors to tune on have values that are not finite; check the model that encoded them")
+    return vectors

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +15,21 @@ import orbax.checkpoint as ocp
 
 from make_jax.errors import UserError
 
-logging.getLogger("absl").setLevel(logging.WARNING)  # orbax narrates every save at INFO
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax narrates every save, and prints what it raises
 
 
 class Checkpoints:
-    """Saves a training state by step, asynchronously and atomically, and restores it onto any mesh."""
+    """Saves a training state by step, asynchronously and atomically, and restores it onto any mesh.
+
+    A save that fails, as on a full disk, raises OSError at that call or at the next one; the checkpoints before it
+    stay.
+    """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+        with _as_os_error(folder):
+            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def latest(self) -> int | None:
         """The last step that was saved whole, or None; a save that was cut off does not count."""
@@ -30,7 +38,8 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Begin to save; the state may be donated to the next step at once. Saving a saved step does nothing."""
         if step != self.latest():
-            self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+            with _as_os_error(self._folder):
+                self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
 
     def restore(self, step: int, shapes: Any, shardings: Any) -> Any:
         """The state saved at `step`, laid out by `shardings` whatever mesh wrote it.
@@ -52,5 +61,20 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait until every save is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with _as_os_error(self._folder):
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
+
+
+@contextmanager
+def _as_os_error(folder: Path) -> Iterator[None]:
+    """Orbax' storage library tells what the system refused in the text of a ValueError only."""
+    try:
+        yield
+    except ValueError as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(folder)) from error

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
-from make_jax.run import read_metrics
+from make_jax.run import read_metrics, write_text
 
 
 class MetricsLog:
-    """Appends records {"step": s, ...} to `metrics.jsonl` and to TensorBoard; a context manager.
+    """Appends records {"step": s, ...} to `metrics.jsonl`, line by line, and to TensorBoard; a context manager.
 
     Opened at `resume_step`, it first drops what a killed run had written past that step: those steps are about
     to run again.
@@ -22,17 +27,22 @@ class MetricsLog:
     def __init__(self, workdir: Path, resume_step: int) -> None:
         path = workdir / "metrics.jsonl"
         kept = [record for record in read_metrics(path) if record["step"] <= resume_step]
-        fresh = path.with_suffix(".jsonl.tmp")
-        fresh.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        os.replace(fresh, path)
-        self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        # tensorboardX' SummaryWriter writes from a thread, which no flush waits for and a full disk kills silently.
+        board = workdir / "tensorboard"
+        board.mkdir(exist_ok=True)
+        self._board = EventsWriter(str(board / "events"), f".{resume_step}")
+        self._add_event(resume_step + 1, session_log=SessionLog(status=SessionLog.START))  # drops what lies past it
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Add one record."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._add_event(step, summary=scalar(name, value))
+
+    def _add_event(self, step: int, **content: Any) -> None:
+        self._board.write_event(Event(wall_time=time.time(), step=step, **content))
 
     def flush(self) -> None:
         """Put everything on disk; called before a checkpoint, which must never be ahead of its numbers."""
@@ -46,6 +56,9 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.flush()
-        self._file.close()
-        self._board.close()
+        try:
+            with closing(self._board), self._file:
+                self.flush()
+        except OSError:
+            if error is None:  # else the first error says it
+                raise

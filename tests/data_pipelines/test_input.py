@@ -123,6 +123,8 @@ def train(data: PreparedData, **changes: Any) -> Any:
         "seed": 3,
         "image_size": SIZE,
         "num_steps": 4,
+        "popularity_power": 0.75,
+        "purchase_weight": 2.0,
         **TEXT,
         **changes,
     }
@@ -155,7 +157,7 @@ def test_contract(data: PreparedData) -> None:
 
 def test_training_batches_are_the_records_in_order(data: PreparedData, records: list[dict[str, Any]]) -> None:
     pairs = data.interactions
-    order = PairOrder(pair_weights(pairs), 6, seed=3)
+    order = PairOrder(pair_weights(pairs, 0.75, 2.0), 6, seed=3)
     seen = 0
     for step, batch in enumerate(train(data, num_steps=20)):
         for row, pair in enumerate(order.batch(step)):

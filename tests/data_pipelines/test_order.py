@@ -107,7 +107,7 @@ def test_pair_weights() -> None:
     assert pair_weights(interactions, 0.5, 8.0).tolist() == [0, 1, 4, 4]
     assert pair_weights(interactions, 0.0, 8.0).tolist() == [0, 1, 1, 1]
     with pytest.raises(DataError, match="popularity_power=-1"):
-        pair_weights(interactions, -1)
+        pair_weights(interactions, -1, 1.0)
 
 
 def test_order_refuses_what_it_cannot_draw() -> None:

@@ -1,4 +1,4 @@
-"""The commands as a user runs them: real processes on real files, from tables to a report, and all that can go wrong."""
+"""The commands as a user runs them: real processes on real files, from tables to a report, and what can go wrong."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from make_jax.cli import main
+from make_jax.retrieval.embeddings import EmbeddingWriter, read_embeddings
 from make_jax.run import read_metrics
 
 TINY = str(Path(__file__).parents[2] / "experiments" / "tiny.py")
@@ -54,12 +56,23 @@ def losses(run: Path) -> dict[int, float]:
     return {r["step"]: r["loss"] for r in read_metrics(run / "metrics.jsonl") if "loss" in r}
 
 
-def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Everything that a process printed, once it has ended as expected."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    return output
+
+
+def wait_until(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 240
-    while max(losses(run), default=0) < step:
+    while not holds():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    wait_until(process, lambda: max(losses(run), default=0) >= step)
 
 
 @pytest.fixture(scope="module")
@@ -98,27 +111,26 @@ def test_a_run_holds_all_that_is_needed(trained: Path) -> None:
     assert [record["step"] for record in dev] == [30]
 
 
-def test_killed_at_once_or_told_to_stop_the_run_goes_on_exactly(
-    tiny_data: Path, trained: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    command = ("train", TINY, "--data", tiny_data, "--workdir", run)
-    process = spawn(*command, "--set", "training.log_every=1")
-    wait_for_step(process, run, 14)
-    process.send_signal(signal.SIGKILL)
+def test_killed_at_once_or_told_to_stop_the_run_goes_on_exactly(tiny_data: Path, tmp_path: Path) -> None:
+    run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
+    # Many steps, so that a signal sent at one of them arrives before the last.
+    habits = ("--set", "training.steps=150", "--set", "training.checkpoint_every=20", "--set", "training.log_every=1")
+    command = ("train", TINY, "--data", tiny_data, *habits, "--workdir")
+    finish(spawn(*command, undisturbed))
+    process = spawn(*command, run)
+    wait_for_step(process, run, 25)
+    process.kill()
     process.wait()
-    process = spawn(*command, "--set", "training.log_every=1")
-    wait_for_step(process, run, 18)
+    reached, written = max(losses(run)), (run / "metrics.jsonl").stat().st_ino
+    process = spawn(*command, run)
+    wait_until(process, lambda: (run / "metrics.jsonl").stat().st_ino != written)  # the steps to repeat are dropped
+    wait_for_step(process, run, reached + 5)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    assert "the same command goes on from there" in output
+    assert "the same command goes on from there" in finish(process)
     assert not (run / "result.json").exists()
-    process = spawn(*command)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert losses(run) == losses(trained)
-    assert (run / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    finish(spawn(*command, run))
+    assert losses(run) == losses(undisturbed)
+    assert (run / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
 
 
 def test_embeddings_are_what_the_contract_says(embedded: Path, tiny_tables, trained: Path, tmp_path: Path) -> None:
@@ -147,24 +159,33 @@ def test_evaluation_agrees_with_training_and_draws_a_report(
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     dev = [record for record in read_metrics(trained / "metrics.jsonl") if "dev/r_precision" in record][-1]
     for name, value in metrics["metrics"]["exact"].items():
-        assert value == pytest.approx(dev[f"dev/{name}"], abs=0.02), name
+        # Batches of other sizes round otherwise, which moves scores by a millionth; no ranking hangs on that here.
+        assert value == pytest.approx(dev[f"dev/{name}"], abs=1e-6), name
     assert metrics["metrics"].keys() == {"exact", "index"}
     page = (tmp_path / "a" / "report.html").read_text()
     assert "data:image" in page
     assert pd.read_parquet(tiny_tables.queries)["query"][0].split()[0] in page
-    result = call("evaluate", *judge, "--embeddings", embedded, "--products", tiny_tables.products, "--out", tmp_path / "b")
+    result = call(
+        "evaluate", *judge, "--embeddings", embedded, "--products", tiny_tables.products, "--out", tmp_path / "b"
+    )
     assert result.exit_code == 0, (result.output, result.exception)
     other = json.loads((tmp_path / "b" / "metrics.json").read_text())
     assert other["metrics"]["exact"] == metrics["metrics"]["exact"]
 
 
-def test_search_finds_what_exact_scores_say(trained: Path, indexed: Path) -> None:
+def test_search_finds_what_exact_scores_say(trained: Path, indexed: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("query_id,query\n1,red dress\n")
+    result = call("embed", "--run", trained, "--queries", tmp_path / "q.csv", "--out", tmp_path / "q.parquet")
+    assert result.exit_code == 0, (result.output, result.exception)
+    exact = np.load(indexed / "vectors.npy") @ pq.read_table(tmp_path / "q.parquet")["vector"][0].values.to_numpy()
+    ids = pq.read_table(indexed / "ids.parquet")["product_id"].to_pylist()
+    exact_of = dict(zip(ids, exact.tolist(), strict=True))
     result = call("search", "--run", trained, "--index", indexed, "red dress", "-k", 5, "--json")
     assert result.exit_code == 0, (result.output, result.exception)
     answer = json.loads(result.stdout)
     scores = [hit["score"] for hit in answer["results"]]
-    assert len(scores) == 5
-    assert scores == sorted(scores, reverse=True)
+    assert scores == pytest.approx(sorted(exact, reverse=True)[:5], abs=1e-5)
+    assert scores == pytest.approx([exact_of[hit["product_id"]] for hit in answer["results"]], abs=1e-5)
     assert all(hit["weight_text"] + hit["weight_image"] == pytest.approx(1, abs=1e-5) for hit in answer["results"])
     assert any(hit["title"] for hit in answer["results"])
     plain = call("search", "--run", trained, "--index", indexed, "red dress", "-k", 5)
@@ -178,11 +199,45 @@ def test_odd_queries_simply_work(trained: Path, indexed: Path, query: str) -> No
     assert len(json.loads(result.stdout)["results"]) == 10
 
 
-def test_a_long_query_is_cut_and_said_to_be(
-    trained: Path, indexed: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_long_query_is_cut_and_said_to_be(trained: Path, indexed: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert call("search", "--run", trained, "--index", indexed, "red dress " * 1000).exit_code == 0
     assert "the model reads 8, the rest is cut off" in caplog.text
+
+
+def test_many_long_queries_are_one_warning(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "".join(f"{i},{'red dress ' * i}\n" for i in range(1, 31))
+    (tmp_path / "q.csv").write_text("query_id,query\n" + rows)
+    result = call("embed", "--run", trained, "--queries", tmp_path / "q.csv", "--out", tmp_path / "q.parquet")
+    assert result.exit_code == 0, (result.output, result.exception)
+    warnings = [record.message for record in caplog.records if "cut off" in record.message]
+    assert len(warnings) == 1
+    # [CLS], two words a repetition, [SEP]: from the fourth on they have more than 8 tokens.
+    assert "has 10 tokens (and 26 more of 30 queries have too many); the model reads 8" in warnings[0]
+
+
+def test_queries_of_another_model_tune_no_index(embedded: Path, tmp_path: Path) -> None:
+    width = len(pq.read_table(embedded)["vector"][0].values)
+    with EmbeddingWriter(tmp_path / "q.parquet", "queries", width, "another-model") as writer:
+        writer.write(["1"], np.eye(1, width, dtype=np.float32))
+    index = ("index", "--embeddings", embedded, "--out", tmp_path / "index", "--tune-queries", tmp_path / "q.parquet")
+    refused(call(*index), "another-model", read_embeddings(embedded, "products").fingerprint)
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_demo_that_is_stopped_says_how_to_go_on(tmp_path: Path) -> None:
+    process = spawn("demo", "--workdir", tmp_path)
+    wait_for_step(process, tmp_path / "run", 1)
+    process.send_signal(signal.SIGTERM)
+    assert f"{tmp_path}: stopped and saved; the same command goes on from there" in finish(process)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_demo_refuses_seeds_that_would_be_cut(tmp_path: Path, seed: int) -> None:
+    result = call("demo", "--workdir", tmp_path / "demo", "--seed", seed)
+    assert result.exit_code == 2
+    assert "--seed" in result.stderr
+    assert not (tmp_path / "demo").exists()
 
 
 def test_k_beyond_the_catalogue_gives_the_catalogue(trained: Path, indexed: Path, embedded: Path) -> None:
@@ -277,21 +332,72 @@ def test_bad_rows_are_set_aside_when_embedding(trained: Path, tmp_path: Path) ->
     assert result.exit_code == 0, (result.output, result.exception)
     assert pq.read_table(tmp_path / "e.parquet.quarantine.parquet")["reason"].to_pylist() == ["no_title_no_image"]
     assert len(pq.read_table(out)) == 40
-    refused(call("embed", "--run", trained, "--products", products, "--out", out, "--max-bad-share", 0), "no_title_no_image")
+    refused(
+        call("embed", "--run", trained, "--products", products, "--out", out, "--max-bad-share", 0), "no_title_no_image"
+    )
 
 
-def test_a_full_disk_is_one_line(trained: Path, tiny_data: Path, embedded: Path, tmp_path: Path) -> None:
-    """On a real, tiny file system, where this process may mount one."""
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a file system is not allowed here")
-    try:
-        refused(call("index", "--embeddings", embedded, "--out", small / "index"), "space")
-        refused(call("train", TINY, "--data", tiny_data, "--workdir", small / "run"), "space")
-        refused(call("embed", "--run", trained, "--products", embedded, "--out", small / "e.parquet"))
-        assert not (small / "index").exists()
-        assert not (small / "run" / "result.json").exists()
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A real file system of so many bytes, where this process may mount one; a second call resizes it."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+
+    def sized(size: int) -> Path:
+        options = f"{'remount,' if folder.is_mount() else ''}size={size}"
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode:
+            pytest.skip("mounting a file system is not allowed here")
+        return folder
+
+    yield sized
+    if folder.is_mount():
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_one_line(
+    trained: Path, tiny_tables, tiny_data: Path, embedded: Path, small_disk: Callable[[int], Path]
+) -> None:
+    small, said = small_disk(16 << 10), "No space left on device; free some space"
+    commands = [
+        (said, "index", "--embeddings", embedded, "--out"),
+        (said, "train", TINY, "--data", tiny_data, "--workdir"),
+        (said, "embed", "--run", trained, "--products", tiny_tables.products, "--out"),
+        ("the disk is full; preparing needs about", "prepare", "--products", tiny_tables.products, "--out"),
+    ]
+    for full, name, *options in commands:
+        refused(call(name, *options, small / name), str(small / name), full)
+        assert not list(small.iterdir()), name
+
+
+def test_a_disk_that_fills_up_loses_no_checkpoint(
+    trained: Path, tiny_data: Path, small_disk: Callable[[int], Path]
+) -> None:
+    """There is room for the run and two checkpoints; while one is written, the next needs twice its room."""
+    files = [file for file in trained.rglob("*") if file.is_file()]
+    room = {file.relative_to(trained): -(-file.stat().st_size // 4096) * 4096 for file in files}
+    checkpoint = sum(size for file, size in room.items() if file.parts[:2] == ("checkpoints", "30"))
+    others = sum(size for file, size in room.items() if file.parts[0] not in ("checkpoints", "model.safetensors"))
+    run = small_disk(others + checkpoint * 5 // 2) / "run"
+    command = ("train", TINY, "--data", tiny_data, "--workdir", run)
+    output = finish(spawn(*command), code=2)
+    assert "Traceback" not in output
+    assert [line for line in output.splitlines() if line.startswith("make-jax: error: ")] == [
+        f"make-jax: error: {run}/checkpoints: No space left on device; free some space or choose another place, "
+        "then run the command again"
+    ]
+    assert (run / "checkpoints" / "10").is_dir()
+    small_disk(64 << 20)
+    assert "resuming at step" in finish(spawn(*command))
+    assert losses(run) == losses(trained)
+    assert (run / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def test_a_place_that_cannot_be_is_one_line(trained: Path, tiny_data: Path, embedded: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("precious")
+    for place in (file, file / "below"):
+        refused(call("train", TINY, "--data", tiny_data, "--workdir", place), str(file), "another")
+        refused(call("index", "--embeddings", embedded, "--out", place), str(file), "another")
+        line = refused(call("embed", "--run", trained, "--products", file, "--out", tmp_path))
+        assert "space" not in line
+    assert file.read_text() == "precious"

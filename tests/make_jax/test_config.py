@@ -66,6 +66,17 @@ def test_override_reaches_nested_sections_and_names() -> None:
         ("training.steps.more=3", ["training.steps", "value"]),
         ("training.steps", ["key=value"]),
         ("training.steps=0", ["training.steps", "0", "at least 1"]),
+        ("training.seed=4294967296", ["training.seed is 4294967296", "4294967295"]),
+        (
+            "model.query.transformer.heads=3",
+            ["model.query.transformer.width 128 is not divisible by model.query.transformer.heads 3;"],
+        ),
+        ("model.title.transformer.dropout=1", ["model.title.transformer.dropout is 1.0"]),
+        ("model.query.max_tokens=2", ["model.query.max_tokens is 2"]),
+        ("model.image.patch=2", ["model.image.patch is 2", "model.image.stem=patch"]),
+        ("model.image.height=81", ["model.image.height 81 is not divisible by model.image.patch 16; use 80"]),
+        ("model.fusion.layers=-1", ["model.fusion.layers is -1"]),
+        ("name=", ["name is empty"]),
     ],
 )
 def test_bad_overrides_are_refused_by_name(override: str, parts: list[str]) -> None:
@@ -83,15 +94,16 @@ def test_overrides_that_need_each_other_are_applied_together() -> None:
 @pytest.mark.parametrize(
     ("make", "values"),
     [
-        (lambda: TransformerConfig(width=100, heads=3), ["100", "3"]),
+        (lambda: TransformerConfig(width=100, heads=3), [".width 100", ".heads 3"]),
         (lambda: ImageConfig(height=81, patch=16), ["81", "16"]),
         (lambda: ImageConfig(height=60, width=60, patch=12), ["12", "patch"]),
         (lambda: ModelConfig(title=TextConfig(transformer=TransformerConfig(width=64))), ["64", "128"]),
         (lambda: ObjectivesConfig(qic=0), ["objectives.qic=1"]),
         (lambda: ObjectivesConfig(scale=200, scale_max=100), ["200", "100"]),
         (lambda: FusionConfig(modality_dropout=1.0), ["1.0"]),
-        (lambda: MeshConfig(data=3).sizes(8), ["3", "8"]),
-        (lambda: MeshConfig(fsdp=3).sizes(8), ["3", "8"]),
+        (lambda: MeshConfig(data=3).sizes(8), ["mesh.data 3", "8 devices", "set mesh.data=8"]),
+        (lambda: MeshConfig(fsdp=3).sizes(8), ["mesh.fsdp 3 × mesh.tensor 1 = 3", "number of devices, which is 8"]),
+        (lambda: MeshConfig(fsdp=4, tensor=4).sizes(8), ["mesh.fsdp 4 × mesh.tensor 4 = 16", "which is 8"]),
         (lambda: TrainingConfig(batch_size=100).check_mesh(8, 1), ["100", "8", "96"]),
         (lambda: Experiment(" "), ["name"]),
     ],
@@ -135,6 +147,21 @@ def test_stored_json_is_checked_as_strictly() -> None:
         from_dict(tree)
     with pytest.raises(UserError, match="expected a section"):
         from_dict(dataclasses.asdict(BASE) | {"training": 3})
+
+
+@pytest.mark.parametrize("path", [["name"], ["training"], ["training", "seed"], ["model", "query", "transformer"]])
+def test_what_stored_json_lacks_is_named(path: list[str]) -> None:
+    tree = dataclasses.asdict(BASE)
+    section = tree
+    for name in path[:-1]:
+        section = section[name]
+    del section[path[-1]]
+    with pytest.raises(UserError, match=rf"^{'.'.join(path)}: missing"):
+        from_dict(tree)
+
+
+def test_only_the_training_batch_is_shared_out() -> None:
+    TrainingConfig(batch_size=16, eval_batch_size=9).check_mesh(8, 1)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -14,7 +18,7 @@ from make_jax.config import Experiment
 from make_jax.errors import UserError
 from make_jax.model import build_model
 from make_jax.overrides import apply_overrides
-from make_jax.run import finish_run, open_run, read_metrics, start_run
+from make_jax.run import finish_run, open_run, provenance, read_metrics, start_run
 
 
 def experiment(*overrides: str) -> Experiment:
@@ -61,7 +65,7 @@ def test_the_fingerprint_follows_the_model(run: Path, tmp_path: Path, tokenizer:
         start_run(other, experiment(change), tokenizer, tmp_path, "f")
         prints.add(finish_run(other, parameters(), {}))
     changed = parameters()
-    changed["log_scale"] = changed["log_scale"] + 1
+    changed["scale_logit"] = changed["scale_logit"] + 1
     prints.add(finish_run(run, changed, {}))
     assert len(prints) == 4
 
@@ -80,6 +84,40 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path, tokenizer: Path) -> None
     with pytest.raises(UserError, match="holds no run"):
         start_run(tmp_path / "precious", experiment(), tokenizer, tmp_path, "f")
     assert [p.name for p in (tmp_path / "precious").iterdir()] == ["notes.txt"]
+
+
+def test_a_file_is_no_place_for_a_run(tmp_path: Path, tokenizer: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="this is a file"):
+        start_run(tmp_path / "file", experiment(), tokenizer, tmp_path, "f")
+
+
+def test_a_run_that_could_not_be_started_leaves_nothing_and_can_be_started_again(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(experiment: Experiment) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("make_jax.run.to_json", full)
+        with pytest.raises(OSError, match="No space"):
+            start_run(tmp_path / "run", experiment(), tokenizer, tmp_path, "f")
+    assert [p.name for p in tmp_path.iterdir()] == ["tokenizer"]
+    start_run(tmp_path / "run", experiment(), tokenizer, tmp_path, "f")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["experiment.json", "run.json", "tokenizer"]
+
+
+def test_the_command_and_the_commit_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/pytest", "a b", "c"])
+    assert provenance()["command"] == "pytest 'a b' c"
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    user = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", str(tmp_path), *user, "commit", "-q", "--allow-empty", "-m", "a"], check=True)
+    monkeypatch.setattr("make_jax.run.__file__", str(tmp_path / "make_jax" / "run.py"))
+    assert re.fullmatch("[0-9a-f]{12}", provenance()["commit"])
+    monkeypatch.setattr("make_jax.run.__file__", str(tmp_path / ".venv" / "make_jax" / "run.py"))
+    (tmp_path / ".venv").mkdir()
+    assert provenance()["commit"] is None
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path: Path, tokenizer: Path) -> None:
@@ -104,8 +142,15 @@ def test_damaged_records_are_named(run: Path, name: str) -> None:
     (run / name).write_text("{")
     with pytest.raises(UserError, match=name):
         open_run(run)
-    (run / name).write_text("[]")
-    with pytest.raises(UserError, match=name):
+    for content in ("[]", "{}"):
+        (run / name).write_text(content)
+        with pytest.raises(UserError, match=name):
+            open_run(run)
+
+
+def test_a_missing_model_is_named(run: Path) -> None:
+    (run / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors: this file is missing"):
         open_run(run)
 
 

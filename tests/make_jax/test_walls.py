@@ -35,7 +35,9 @@ def sources(folder: str) -> list[Path]:
     return files
 
 
-@pytest.mark.parametrize("file", sources("make_jax") + sources("data_pipelines"), ids=lambda f: str(f.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "file", sources("make_jax") + sources("data_pipelines"), ids=lambda f: str(f.relative_to(ROOT))
+)
 def test_each_foreign_api_has_one_place(file: Path) -> None:
     name = file.relative_to(ROOT).as_posix()
     for package, places in FOREIGN.items():
@@ -60,7 +62,9 @@ def test_models_and_objectives_are_pure(folder: str) -> None:
 @pytest.mark.parametrize("folder", ["make_jax/retrieval"])
 def test_retrieval_does_not_need_the_trainer(folder: str) -> None:
     for file in sources(folder):
-        assert not [m for m in imports(file) if m.startswith(("make_jax.training", "make_jax.commands", "make_jax.cli"))]
+        assert not [
+            m for m in imports(file) if m.startswith(("make_jax.training", "make_jax.commands", "make_jax.cli"))
+        ]
 
 
 def test_nothing_is_pickled() -> None:

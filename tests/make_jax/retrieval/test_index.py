@@ -12,7 +12,7 @@ from data_pipelines.errors import DataError
 from make_jax.errors import UserError
 from make_jax.retrieval import index as index_module
 from make_jax.retrieval import scann_backend
-from make_jax.retrieval.embeddings import EmbeddingWriter
+from make_jax.retrieval.embeddings import Embeddings, EmbeddingWriter
 from make_jax.retrieval.exact import exact_top_k
 from make_jax.retrieval.index import Index, build_index, load_index
 from make_jax.retrieval.tuning import surrogate_queries
@@ -33,6 +33,11 @@ def write_embeddings(path: Path, vectors: np.ndarray, fingerprint: str = "model-
     with EmbeddingWriter(path, "products", vectors.shape[1], fingerprint) as writer:
         writer.write([f"p{i}" for i in range(len(vectors))], vectors, text, 1 - text)
     return path
+
+
+def queries_of(vectors: np.ndarray, fingerprint: str = "model-1") -> Embeddings:
+    ids = np.array([f"q{i}" for i in range(len(vectors))], object)
+    return Embeddings(ids, vectors, None, None, fingerprint, "queries")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +113,7 @@ def test_tree_fills_every_result_list(tmp_path: Path, embeddings: Path, vectors:
 @pytest.mark.usefixtures("small_tree")
 def test_manifest_tells_how_it_was_tuned(tmp_path: Path, embeddings: Path, vectors: np.ndarray) -> None:
     queries = surrogate_queries(vectors, seed=3)[:300]
-    summary = build_index(embeddings, tmp_path / "index", target_recall=0.9, query_vectors=queries, k=5)
+    summary = build_index(embeddings, tmp_path / "index", target_recall=0.9, queries=queries_of(queries), k=5)
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert summary.target_reached
     assert summary.recall >= 0.9
@@ -272,11 +277,13 @@ def test_build_refuses_what_cannot_be_indexed(tmp_path: Path, embeddings: Path, 
             build_index(embeddings, out, target_recall=target)
     with pytest.raises(UserError, match="k is 0"):
         build_index(embeddings, out, k=0)
-    for queries in (vectors[:0], np.ones((2, DIM + 1)), vectors[0]):
+    for queries in (vectors[:0], np.ones((2, DIM + 1), np.float32)):
         with pytest.raises(UserError, match="query vectors to tune on have shape"):
-            build_index(embeddings, out, query_vectors=queries)
+            build_index(embeddings, out, queries=queries_of(queries))
     with pytest.raises(UserError, match="not finite"):
-        build_index(embeddings, out, query_vectors=vectors[:2] * np.nan)
+        build_index(embeddings, out, queries=queries_of(vectors[:2] * np.nan))
+    with pytest.raises(UserError, match=r"made by model model-2, the catalogue by model model-1; embed both"):
+        build_index(embeddings, out, queries=queries_of(vectors[:2], "model-2"))
     assert not out.exists()
 
 

@@ -124,8 +124,8 @@ def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
     before = (tmp_path / "metrics.jsonl").read_text()
 
     def never(start: int) -> Iterator[dict[str, np.ndarray]]:
-        yield from batches(start)
-        raise AssertionError
+        raise AssertionError(f"a batch is asked for, from step {start} on")
+        yield
 
     assert train(config, tmp_path, never, no_dev).finished
     assert (tmp_path / "metrics.jsonl").read_text() == before
