@@ -164,8 +164,8 @@ def _read_experiment(path: Path) -> Experiment:
     file = path / "experiment.json"
     try:
         return from_dict(_read_json(file))
-    except TypeError as error:  # what a constructor says of a section or field that is missing
-        raise UserError(f"{file}: settings are missing ({error}); the run is damaged, train it again") from error
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def _read_json(file: Path, required: Sequence[str] = ()) -> dict[str, Any]:

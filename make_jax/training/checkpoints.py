@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +41,14 @@ class Checkpoints:
         """Begin to save; the state may be donated to the next step at once. Saving a saved step does nothing."""
         if step != self.latest():
             with _as_os_error(self._folder):
+                self._manager.wait_until_finished()
+                self._check_room(state)
                 self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+
+    def _check_room(self, state: Any) -> None:
+        """A disk that is known to be too small is refused beforehand: half-way, orbax' threads print tracebacks."""
+        if shutil.disk_usage(self._folder).free < sum(leaf.nbytes for leaf in jax.tree.leaves(state)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
 
     def restore(self, step: int, shapes: Any, shardings: Any) -> Any:
         """The state saved at `step`, laid out by `shardings` whatever mesh wrote it.

@@ -93,7 +93,8 @@ def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Eva
                     window.close()
                 if _due(step, config.eval_every) or step == config.steps:
                     window.close()
-                    metrics_log.write(step, {f"dev/{name}": v for name, v in evaluate(state.params).items()})
+                    if dev := evaluate(state.params):
+                        metrics_log.write(step, {f"dev/{name}": value for name, value in dev.items()})
                     window.restart()
                 if checkpoint:
                     metrics_log.flush()
