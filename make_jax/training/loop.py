@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import jax
 import numpy as np
@@ -79,8 +79,12 @@ def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Eva
             log.info("resuming at step %d of %d", start, config.steps)
 
         # ---- steps --------------------------------------------------------------------------------------------------
-        with MetricsLog(workdir, start) as metrics_log, _stop_on_signal() as stopped, closing(batches(start)) as feed:
-            window = _Window(metrics_log, config.batch_size, schedule, start, config.steps)
+        with (
+            MetricsLog(workdir, start) as metrics_log,
+            _stop_on_signal() as stopped,
+            closing(batches(start)) as feed,
+            _Window(metrics_log, config.batch_size, schedule, start, config.steps) as window,
+        ):
             step = start
             while step < config.steps and not stopped():
                 with window.waiting():
@@ -100,7 +104,7 @@ def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Eva
                     metrics_log.flush()
                     checkpoints.save(step, state)
             # The end, or a signal: what is not saved yet is saved now, its numbers first.
-            window.finish()
+            window.close()
             metrics_log.flush()
             checkpoints.save(step, state)
     return Outcome(state.params, step, step == config.steps)
@@ -152,7 +156,6 @@ class _Window:
         for step, record in zip(steps, fetched, strict=True):
             # A gradient that is not finite ruins the parameters although the loss before it was fine.
             if not math.isfinite(record["loss"]) or not math.isfinite(record["gradient_norm"]):
-                self._bar.close()
                 raise NonFiniteLoss(
                     f"the loss of step {step} is {record['loss']} and the norm of its gradient "
                     f"{record['gradient_norm']}; the last checkpoint is from before it. Lower "
@@ -177,8 +180,11 @@ class _Window:
         self._pending = []
         self.restart()
 
-    def finish(self) -> None:
-        self.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the bar's line, so that an error starts on one of its own."""
         self._bar.close()
 
 
