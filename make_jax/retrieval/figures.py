@@ -1,8 +1,4 @@
-"""Pictures for the evaluation report: matplotlib figures as inline SVG, product pictures as data URIs.
-
-Figures are drawn in stand-in colours that are then replaced by the page's CSS variables, so one drawing is
-right in light and in dark. Text stays text: it takes the reader's fonts, which know every script.
-"""
+"""Pictures for the evaluation report: figures as inline SVG, product pictures as data URIs."""
 
 from __future__ import annotations
 
@@ -10,19 +6,17 @@ import base64
 import io
 import re
 import warnings
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image, ImageOps
+
+from make_jax.drawing import COLOURS, Drawing, draw, label
 
 if TYPE_CHECKING:
     from make_jax.retrieval.report import KindWeights, TuningPoint
@@ -31,40 +25,8 @@ THUMBNAIL = (220, 280)  # pixels: twice the size of a card on the page, for dens
 MAX_BUCKETS = 200  # points on a training curve
 MAX_DOTS = 80  # dots in one strip of the weights figure
 
-_VARIABLES = ("ink", "muted", "line", "text", "picture", "both", "good", "accent")
-_COLOURS = {name: f"#0000{number:02x}" for number, name in enumerate(_VARIABLES, start=1)}
 _SERIES = (("accent", "-", "o"), ("picture", "--", "s"), ("good", "-.", "^"), ("both", ":", "D"))
 _ASKED_IN = {"title": ("text", "o"), "both": ("both", "D"), "picture": ("picture", "s")}
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 11,
-    "text.color": _COLOURS["ink"],
-    "axes.labelcolor": _COLOURS["muted"],
-    "axes.edgecolor": _COLOURS["line"],
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.axisbelow": True,
-    "grid.color": _COLOURS["line"],
-    "xtick.color": _COLOURS["line"],
-    "ytick.color": _COLOURS["line"],
-    "xtick.labelcolor": _COLOURS["muted"],
-    "ytick.labelcolor": _COLOURS["muted"],
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure to put on a page: ``svg`` is markup for inlining, ``description`` says what it shows."""
-
-    svg: str
-    description: str
 
 
 def thumbnail(image: bytes | None) -> str | None:
@@ -100,13 +62,13 @@ def loss_curve(rows: Sequence[Mapping[str, Any]]) -> Drawing | None:
         groups = np.array_split(np.arange(len(steps)), min(MAX_BUCKETS, max(2, len(steps) // 4)))
         x = [steps[group].mean() for group in groups]
         low, high = ([f(values[group]) for group in groups] for f in (np.min, np.max))
-        axes.fill_between(x, low, high, color=_COLOURS["accent"], alpha=0.18, linewidth=0)
-        axes.plot(x, [values[group].mean() for group in groups], color=_COLOURS["accent"])
+        axes.fill_between(x, low, high, color=COLOURS["accent"], alpha=0.18, linewidth=0)
+        axes.plot(x, [values[group].mean() for group in groups], color=COLOURS["accent"])
         axes.set_xlabel("step")
         first, last = (f"{values[groups[g]].mean():.3g} around step {x[g]:,.0f}" for g in (0, -1))
         return f"Training loss by step: {first}, {last}; the band spans the least and the greatest nearby."
 
-    return _draw("loss", (5.0, 2.7), paint)
+    return draw("loss", (5.0, 2.7), paint)
 
 
 def dev_curves(rows: Sequence[Mapping[str, Any]]) -> Drawing | None:
@@ -120,14 +82,14 @@ def dev_curves(rows: Sequence[Mapping[str, Any]]) -> Drawing | None:
     def paint(axes: Axes) -> str:
         said = []
         for (name, (steps, values)), (colour, dash, marker) in zip(series.items(), _SERIES, strict=False):
-            (line,) = axes.plot(steps, values, dash, marker=marker, ms=4, color=_COLOURS[colour])
-            line.set_label(_label(name, 18))
+            (line,) = axes.plot(steps, values, dash, marker=marker, ms=4, color=COLOURS[colour])
+            line.set_label(label(name, 18))
             said.append(f"{name} {values[0]:.3f} to {values[-1]:.3f}")
         axes.set_xlabel("step")
         _legend_above(axes, axes.get_legend_handles_labels()[0], columns=2)
         return f"Dev metrics while training, first to last: {', '.join(said)}."
 
-    return _draw("dev", (5.0, 2.7), paint)
+    return draw("dev", (5.0, 2.7), paint)
 
 
 def spread(values: Iterable[float], name: str) -> Drawing | None:
@@ -138,14 +100,14 @@ def spread(values: Iterable[float], name: str) -> Drawing | None:
 
     def paint(axes: Axes) -> str:
         counts, edges = np.histogram(kept, bins=20, range=(min(0.0, kept.min()), max(1.0, kept.max())))
-        axes.bar(edges[:-1], counts, np.diff(edges) * 0.88, align="edge", color=_COLOURS["accent"])
-        axes.axvline(kept.mean(), color=_COLOURS["ink"], lw=1.2, ls="--")
-        axes.set(xlabel=_label(name), ylabel="queries")
+        axes.bar(edges[:-1], counts, np.diff(edges) * 0.88, align="edge", color=COLOURS["accent"])
+        axes.axvline(kept.mean(), color=COLOURS["ink"], lw=1.2, ls="--")
+        axes.set(xlabel=label(name), ylabel="queries")
         axes.grid(axis="x", visible=False)
         mean, median = kept.mean(), np.median(kept)
         return f"{name} over {len(kept):,} queries: mean {mean:.3f} (dashed), median {median:.3f}."
 
-    return _draw("spread", (5.0, 2.5), paint)
+    return draw("spread", (5.0, 2.5), paint)
 
 
 def tuning_curve(points: Sequence[TuningPoint], target: float | None) -> Drawing | None:
@@ -157,14 +119,14 @@ def tuning_curve(points: Sequence[TuningPoint], target: float | None) -> Drawing
     def paint(axes: Axes) -> str:
         speed = np.array([p.queries_per_second for p in kept])
         frontier = np.array([(p.queries_per_second, p.recall) for p in _frontier(kept)])
-        axes.plot(*frontier.T, color=_COLOURS["accent"], lw=1.2)
-        axes.plot(speed, [p.recall for p in kept], "o", ms=5, mfc="none", color=_COLOURS["muted"])
+        axes.plot(*frontier.T, color=COLOURS["accent"], lw=1.2)
+        axes.plot(speed, [p.recall for p in kept], "o", ms=5, mfc="none", color=COLOURS["muted"])
         for point in (p for p in kept if p.chosen):
             at = (point.queries_per_second, point.recall)
-            axes.plot(*at, "o", ms=10, color=_COLOURS["picture"])
+            axes.plot(*at, "o", ms=10, color=COLOURS["picture"])
             axes.annotate("chosen", at, xytext=(8, 5), textcoords="offset points")
         if target is not None and np.isfinite(target):
-            axes.axhline(target, color=_COLOURS["ink"], lw=1, ls="--")
+            axes.axhline(target, color=COLOURS["ink"], lw=1, ls="--")
         axes.set(xscale="log", xlabel="queries per second", ylabel="recall")
         axes.set_xlim(speed.min() / 1.6, speed.max() * 2)  # room for one point alone and for the word
         axes.margins(y=0.15)
@@ -174,7 +136,7 @@ def tuning_curve(points: Sequence[TuningPoint], target: float | None) -> Drawing
         aim = "" if target is None else f"; the dashed line is the target, {target:.3g}"
         return f"Recall against speed for {len(kept)} settings of the index{aim}."
 
-    return _draw("tuning", (5.0, 3.2), paint)
+    return draw("tuning", (5.0, 3.2), paint)
 
 
 def weights_by_kind(groups: Sequence[KindWeights]) -> Drawing | None:
@@ -192,9 +154,9 @@ def weights_by_kind(groups: Sequence[KindWeights]) -> Drawing | None:
             colour, marker = _ASKED_IN[group.asked_in]
             dots = weights if len(weights) <= MAX_DOTS else random.choice(weights, MAX_DOTS, replace=False)
             jitter = row + random.uniform(-0.16, 0.16, len(dots))
-            axes.plot(dots, jitter, marker, ms=3.2, mew=0, alpha=0.5, color=_COLOURS[colour])
-            axes.plot([np.median(weights)] * 2, [row - 0.26, row + 0.26], color=_COLOURS["ink"], lw=2)
-            axes.text(0, row - 0.3, _label(group.kind, 48), fontsize=10, va="bottom")
+            axes.plot(dots, jitter, marker, ms=3.2, mew=0, alpha=0.5, color=COLOURS[colour])
+            axes.plot([np.median(weights)] * 2, [row - 0.26, row + 0.26], color=COLOURS["ink"], lw=2)
+            axes.text(0, row - 0.3, label(group.kind, 48), fontsize=10, va="bottom")
         axes.set(xlim=(-0.02, 1.02), ylim=(len(strips) - 0.5, -0.85), yticks=[])
         axes.set_xlabel("text weight: 0 is all picture, 1 all text")
         places = dict.fromkeys(group.asked_in for group, _ in strips)
@@ -202,13 +164,13 @@ def weights_by_kind(groups: Sequence[KindWeights]) -> Drawing | None:
         medians = (f"{g.kind} ({g.asked_in}) {np.median(w):.2f}" for g, w in strips)
         return f"Text weight of single products by kind; the bar is the median: {', '.join(medians)}."
 
-    return _draw("kinds", (5.0, 1.2 + 0.44 * len(strips)), paint)
+    return draw("kinds", (5.0, 1.2 + 0.44 * len(strips)), paint)
 
 
 def _asked_in_handle(place: str) -> Line2D:
     colour, marker = _ASKED_IN[place]
     label = "in both" if place == "both" else f"in the {place}"
-    return Line2D([], [], ls="", marker=marker, color=_COLOURS[colour], label=label)
+    return Line2D([], [], ls="", marker=marker, color=COLOURS[colour], label=label)
 
 
 def _frontier(points: Sequence[TuningPoint]) -> list[TuningPoint]:
@@ -233,12 +195,6 @@ def _finite(values: Iterable[float]) -> np.ndarray:
     return array[np.isfinite(array)]
 
 
-def _label(text: str, width: int = 28) -> str:
-    """Text that is safe to draw: printable, as XML forbids control characters, and not too long."""
-    clean = "".join(char if char.isprintable() else " " for char in text)
-    return clean if len(clean) <= width else clean[: width - 1] + "…"
-
-
 def _legend_above(axes: Axes, handles: Sequence[Artist], columns: int) -> None:
     place: dict[str, Any] = {
         "loc": "lower left",
@@ -247,38 +203,3 @@ def _legend_above(axes: Axes, handles: Sequence[Artist], columns: int) -> None:
         "borderaxespad": 0.6,
     }
     axes.legend(handles=handles, ncols=columns, handlelength=4 / columns, columnspacing=1.2, **place)
-
-
-def _draw(name: str, size: tuple[float, float], paint: Callable[[Axes], str]) -> Drawing:
-    """Run ``paint`` on fresh axes of ``size`` inches; it draws, and returns the description."""
-    style: Any = {**_STYLE, "svg.hashsalt": name}
-    with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts draw the text
-        figure = Figure(figsize=size, layout="constrained")
-        description = paint(figure.subplots())
-        buffer = io.BytesIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return Drawing(_inline(buffer.getvalue(), name, description), description)
-
-
-def _inline(svg: bytes, name: str, description: str) -> str:
-    """Turn a matplotlib SVG file into markup for an HTML page: no prolog, unique ids, the page's colours."""
-    root = ElementTree.fromstring(svg)
-    for parent in root.iter():
-        parent.tag = parent.tag.rpartition("}")[2]
-        for child in [c for c in parent if c.tag.endswith(("}style", "}metadata"))]:
-            parent.remove(child)
-        parent.attrib = {k.rpartition("}")[2]: _own(k, v, name) for k, v in parent.attrib.items()}
-    for key in ("width", "height"):
-        del root.attrib[key]
-    root.attrib |= {"role": "img", "aria-label": _label(description, 1000), "class": f"figure-{name}"}
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _own(key: str, value: str, name: str) -> str:
-    """One attribute of figure ``name``: ids made unique on the page, stand-in colours replaced."""
-    if key == "id":
-        return f"{name}-{value}"
-    value = re.sub(r"^#(?=[A-Za-z])|(?<=url\()#", f"#{name}-", value)
-    return re.sub(r"#0000(\d\d)\b", lambda match: f"var(--{_VARIABLES[int(match[1]) - 1]})", value)

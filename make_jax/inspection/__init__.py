@@ -1,0 +1,1 @@
+"""The page that `make-jax data inspect` writes."""

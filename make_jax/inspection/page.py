@@ -1,0 +1,116 @@
+"""The inspection page: one HTML file that shows prepared data, and what the model sees of it.
+
+Like the evaluation report, whose style it has, it holds everything it shows and asks nobody for anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+from datetime import timedelta
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
+from data_pipelines.inspection import Inspection
+from data_pipelines.inspection.contents import ShardFile
+from make_jax.inspection import figures
+from make_jax.retrieval.figures import thumbnail
+
+MUCH_CUT = 0.05  # of the texts, the share from which on their length is worth a note
+
+_TEMPLATES = (Path(__file__).with_name("templates"), Path(__file__).parents[1] / "retrieval" / "templates")
+
+
+def render(inspection: Inspection, experiment: str) -> str:
+    """The page as a string.
+
+    Args:
+      inspection: what to show.
+      experiment: whose settings it was made with.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count="{:,}".format, percent="{:.1%}".format, megabytes=_megabytes, duration=_duration)
+    environment.filters.update(png=_png, thumbnail=thumbnail)
+    contents, shape = inspection.contents, inspection.shape
+    return environment.get_template("inspect.html.j2").render(
+        it=inspection,
+        contents=contents,
+        experiment=experiment,
+        variations=_variations(inspection.augment),
+        notes=_notes(inspection),
+        smallest=min(contents.shards, key=_size),
+        largest=max(contents.shards, key=_size),
+        titles=figures.token_lengths(contents.title_tokens, "titles", shape.max_title_tokens),
+        queries=figures.token_lengths(contents.query_tokens, "queries", shape.max_query_tokens),
+        pictures=(
+            figures.pictures_per_product(inspection.scan.num_regions, "regions", shape.num_regions)
+            if contents.has_regions
+            else figures.pictures_per_product(contents.num_images, "pictures", shape.num_images)
+        ),
+        pair_clicks=figures.click_counts(contents.pair_clicks, "pair"),
+        product_clicks=figures.click_counts(contents.product_clicks, "product"),
+        shard_sizes=figures.shard_sizes(contents.shards),
+        shard_records=figures.shard_records(contents.shards),
+    )
+
+
+def _variations(augment: AugmentSpec) -> str:
+    """What is varied, as "min_scale=0.8, flip=True"; "" for nothing."""
+    plain = dataclasses.asdict(NO_AUGMENT)
+    return ", ".join(f"{key}={value}" for key, value in dataclasses.asdict(augment).items() if value != plain[key])
+
+
+def _notes(inspection: Inspection) -> list[str]:
+    """What somebody who trains on this data should know first."""
+    contents, scan, shape = inspection.contents, inspection.scan, inspection.shape
+    notes = []
+    if inspection.speed is None:
+        notes.append("There are no clicks, so there is nothing to train on and no example to show.")
+    if scan.num_unreadable:
+        notes.append(
+            f"{scan.num_unreadable:,} of {scan.scanned:,} products cannot be read: {'; '.join(scan.unreadable)}"
+            f"{'; …' if scan.num_unreadable > len(scan.unreadable) else ''}"
+        )
+    if contents.share_cold and not inspection.sampling.cold_share:
+        notes.append(
+            f"Nobody clicked {contents.share_cold:.1%} of the products, and training does not show them; with "
+            "data.cold_share above 0 it does, under queries made from their titles."
+        )
+    for what, name, share, tokens in (
+        ("titles", "title", inspection.titles_cut, shape.max_title_tokens),
+        ("queries", "query", inspection.queries_cut, shape.max_query_tokens),
+    ):
+        if share > MUCH_CUT:
+            notes.append(f"{share:.1%} of the {what} are longer than model.{name}.max_tokens={tokens}.")
+    return notes
+
+
+def _size(shard: ShardFile) -> tuple[int, int]:
+    return shard.num_bytes, shard.records
+
+
+def _png(pixels: np.ndarray) -> str:
+    """Pixels, uint8[H, W, 3], as a data URI, to the bit."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    """Like "1:01:05", or "0.4 s" for what takes less than a minute."""
+    return str(timedelta(seconds=round(seconds))) if seconds >= 60 else f"{seconds:.2g} s"
