@@ -1,25 +1,34 @@
-"""The engine under every batch iterator: tf.data decodes the pictures ahead of time, the rest waits for them.
+"""The engine under every batch iterator: reads, decodes and lays out batches ahead of time.
 
-A chunk is a batch whose pictures are still encoded. Only these pass through TensorFlow; the other arrays of
-the chunk wait in a queue until its pixels arrive, so when a picture cannot be decoded, the chunk at the head
-of the queue is the one to blame.
+One thread reads chunks, which are batches whose pictures are still encoded. A tf.data pipeline takes their pictures a
+few at a time, decodes them in parallel and keeps their order, so whatever comes out, decoded or refused, belongs to the
+pictures at the head of the queue. The reading has a thread of its own so that it can be waited for with patience that
+ends.
 """
 
 from __future__ import annotations
 
-import atexit
+import queue
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Semaphore
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from data_pipelines.decode import AugmentSpec, decode_and_resize
+from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
+from data_pipelines.bad_records import BadRecords
+from data_pipelines.decode import decode_pictures, group_decoder
 from data_pipelines.errors import DataError
 from data_pipelines.host_tensorflow import tf
+from data_pipelines.read_ahead import ReadAhead
+
+_OTHER_PICTURES = 1 << 48  # above every position in the order
+_GROUP = 32  # enough at a time that Python's part is small, few enough that every core gets some
+_READY_BYTES = 256 * 1024 * 1024  # of decoded pictures that wait for their batch
 
 
 @dataclass(frozen=True)
@@ -28,103 +37,101 @@ class Chunk:
 
     Attributes:
       product_ids: B names to use in messages.
-      images: B encoded pictures, b"" for none.
+      rows: int[B], tells products apart when the bad ones are counted.
+      images: B lists of encoded pictures, the main one first; None where the batch has no pictures at all.
       arrays: the rest of the batch.
-      augment_keys: int64[B, 2], what decides how each picture is varied; None where none is.
+      augment_keys: int64[B, 2], what decides how each product's pictures are varied; None where none is.
+      bad: why the product at a position could not be read.
     """
 
     product_ids: Sequence[str]
-    images: Sequence[bytes]
+    rows: np.ndarray
+    images: Sequence[Sequence[bytes]] | None
     arrays: dict[str, np.ndarray]
     augment_keys: np.ndarray | None = None
+    bad: Mapping[int, str] = field(default_factory=dict)
 
 
-class _Feed:
-    """Hands chunks to TensorFlow's thread and remembers those whose pixels are still to come."""
+@dataclass(frozen=True)
+class _Group:
+    """Some pictures of a chunk: their numbers, counted through the chunk (product number * I + picture number), the
+    encoded pictures and int64[n, 2] what decides how each is varied."""
 
-    def __init__(self, chunks: Iterable[Chunk]) -> None:
-        self.waiting: deque[Chunk] = deque()
-        self.failure: Exception | None = None
-        self._chunks = chunks
-
-    def __call__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        try:
-            for chunk in self._chunks:
-                self.waiting.append(chunk)
-                keys = chunk.augment_keys
-                size = len(chunk.images)
-                yield np.array(chunk.images, object), np.zeros([size, 2], np.int64) if keys is None else keys
-        except Exception as error:
-            self.failure = error  # TensorFlow would pass on its text only
-            raise
+    numbers: list[int]
+    encoded: list[bytes]
+    keys: np.ndarray
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
     """Batches with decoded pictures, in the order of their chunks, prepared in the background.
 
-    Each is the chunk's arrays plus `image` uint8[B, H, W, 3] and `has_image` bool[B]. Close it, use it in a
-    `with` statement or let go of it to stop the background work; it can be read once.
+    Each is the chunk's arrays plus, unless the chunk's images are None, `image` uint8[B, I, H, W, 3], all 0 where there
+    is no picture, and `has_image` bool[B, I]. Close it, use it in a `with` statement or let go of it to stop the
+    background work; it can be read once.
+
+    Attributes:
+      bad_records: the products that were set aside.
     """
 
     def __init__(
         self,
         chunks: Iterable[Chunk],
-        source: str,
-        batch_size: int,
+        bad_records: BadRecords,
         image_size: tuple[int, int],
         *,
-        augment: AugmentSpec | None = None,
+        num_images: int = 1,
+        augment: AugmentSpec = NO_AUGMENT,
         threads: int | None = None,
         prefetch: int = 2,
+        stall_seconds: float = 300.0,
+        reading: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Starts nothing yet; the work begins with the first `next`.
 
         Args:
           chunks: the batches; read in another thread, up to `prefetch` + 2 ahead.
-          source: where the products come from, for messages.
-          batch_size: B, the size of every chunk.
+          bad_records: counts the products that cannot be used, when their batch is handed over.
           image_size: (H, W) in pixels.
+          num_images: I; further pictures of a product are left out.
           augment: how pictures are varied.
           threads: how many decode at once; None for TensorFlow's shared pool, one per core.
-          prefetch: how many finished batches to keep ready.
+          prefetch: how many batches to keep ready.
+          stall_seconds: how long to wait for a chunk.
+          reading: says what is being read, for the message when that takes longer.
 
         Raises:
           DataError: a size below 1.
         """
-        if min(batch_size, *image_size) < 1:
-            raise DataError(f"batch_size={batch_size} and image_size={image_size} must be at least 1")
-        self._feed = _Feed(chunks)
-        self._source = source
-        self._image_size = image_size
-        dataset = _decoded(self._feed, batch_size, image_size, augment, prefetch)
-        dataset = dataset.with_options(_options(threads))
-        self._images: Iterator[np.ndarray] | None = dataset.as_numpy_iterator()
-        _OPEN.add(self)
+        if min(num_images, prefetch, *image_size) < 1:
+            raise DataError(f"{num_images=}, {prefetch=} and {image_size=} must be at least 1")
+        self.bad_records = bad_records
+        self._image_size, self._num_images, self._augment = image_size, num_images, augment
+        self._feed = _Feed(ReadAhead(chunks, 1), prefetch, num_images, stall_seconds, reading, bad_records.source)
+        self._pixels: Iterator[np.ndarray] | None = _decoded(self._feed, image_size, augment, threads)
+        self._stop = weakref.finalize(self, self._feed.stop)
+
+    @property
+    def set_aside(self) -> int:
+        """How many products have been set aside so far."""
+        return self.bad_records.count
 
     def __next__(self) -> dict[str, np.ndarray]:
         """Returns the next batch.
 
         Raises:
-          DataError: a picture cannot be decoded, naming its product; or what reading the chunk raised.
+          DataError: too many products cannot be used, naming the last one; or reading takes too long, naming what is
+            read; or whatever reading the chunk raised.
         """
-        if self._images is None:
-            raise StopIteration
         try:
-            image = next(self._images)
-        except StopIteration:
+            return self._next_batch()
+        except BaseException:
             self.close()
             raise
-        except tf.errors.OpError as error:
-            failure = self._blame(error)
-            self.close()
-            raise failure from None
-        chunk = self._feed.waiting.popleft()
-        has_image = np.array([len(encoded) > 0 for encoded in chunk.images])
-        return {**chunk.arrays, "image": image, "has_image": has_image}
 
     def close(self) -> None:
         """Stops the background work; further `next` calls find nothing."""
-        self._images = None
+        self._stop()
+        self._pixels = None
 
     def __enter__(self) -> Self:
         return self
@@ -134,49 +141,131 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     ) -> None:
         self.close()
 
-    def _blame(self, error: Exception) -> Exception:
-        if not self._feed.waiting:  # all that was read has been handed over, so reading is what failed
-            return self._feed.failure or error
-        chunk = self._feed.waiting[0]
-        for product_id, encoded in zip(chunk.product_ids, chunk.images, strict=True):
+    def _next_batch(self) -> dict[str, np.ndarray]:
+        pixels = self._next_pixels()
+        chunk, groups = self._feed.pop()
+        arrays, bad = dict(chunk.arrays), dict(chunk.bad)
+        if chunk.images is not None:
+            image = np.zeros([len(chunk.images), self._num_images, *self._image_size, 3], np.uint8)
+            has_image = np.zeros(image.shape[:2], bool)
+            for number, group in enumerate(groups):
+                pixels = self._next_pixels() if number else pixels
+                bad |= self._place(group, pixels, image, has_image)
+            arrays |= {"image": image, "has_image": has_image}
+        for position, reason in sorted(bad.items()):
+            self.bad_records.add(int(chunk.rows[position]), chunk.product_ids[position], reason)
+        return arrays
+
+    def _next_pixels(self) -> np.ndarray | None:
+        """The next group, uint8[n, H, W, 3]; None for one with a picture that cannot be decoded."""
+        if self._pixels is None:
+            raise StopIteration
+        try:
+            return next(self._pixels)
+        except tf.errors.OpError:
+            if not self._feed.waiting and self._feed.failure is not None:
+                raise self._feed.failure from None  # TensorFlow passes on its text only
+            return None
+
+    def _place(
+        self, group: _Group, pixels: np.ndarray | None, image: np.ndarray, has_image: np.ndarray
+    ) -> dict[int, str]:
+        """Puts a group where it belongs; returns what is wrong with which product."""
+        faults: dict[int, str] = {}
+        if pixels is None:
+            pixels, faults = decode_pictures(group.encoded, *self._image_size, augment=self._augment, keys=group.keys)
+        image.reshape(-1, *image.shape[2:])[group.numbers] = pixels
+        has_image.flat[[number for i, number in enumerate(group.numbers) if i not in faults]] = True
+        return {group.numbers[i] // self._num_images: reason for i, reason in faults.items()}
+
+
+class _Feed:
+    """Hands groups of pictures to tf.data's thread and remembers the chunks whose pixels are still to come."""
+
+    def __init__(
+        self,
+        ahead: ReadAhead[Chunk],
+        prefetch: int,
+        num_images: int,
+        stall_seconds: float,
+        reading: Callable[[], str | None],
+        source: str,
+    ) -> None:
+        self.waiting: deque[tuple[Chunk, list[_Group]]] = deque()
+        self.failure: Exception | None = None
+        self._ahead, self._num_images = ahead, num_images
+        self._turns = Semaphore(prefetch + 1)  # chunks that may be in tf.data's hands
+        self._stall_seconds, self._reading, self._source = stall_seconds, reading, source
+
+    def pop(self) -> tuple[Chunk, list[_Group]]:
+        """The oldest chunk, whose pixels begin to arrive; makes room for another."""
+        self._turns.release()
+        return self.waiting.popleft()
+
+    def stop(self) -> None:
+        """Ends the reading, and tf.data's thread if it waits for it."""
+        self._ahead.stop()
+        self._turns.release()
+
+    def __call__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        try:
+            for chunk in self._chunks():
+                groups = self._groups(chunk)
+                self.waiting.append((chunk, groups))
+                for group in groups:
+                    yield np.array(group.encoded, object), group.keys
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _chunks(self) -> Iterator[Chunk]:
+        while self._turns.acquire():
             try:
-                decode_and_resize(tf.constant(encoded), *self._image_size)
-            except tf.errors.OpError:
-                return DataError(
-                    f"{self._source}: the image of product {product_id!r} is not a sound JPEG or PNG file "
-                    f"({len(encoded)} bytes, beginning {encoded[:8]!r}); replace or remove it"
-                )
-        return error
+                yield self._ahead.take(self._stall_seconds)
+            except StopIteration:
+                return
+            except queue.Empty:
+                raise DataError(
+                    f"{self._source}: waited {self._stall_seconds:g} seconds for "
+                    f"{self._reading() or 'the next products'}; see whether that disk or bucket still answers, or "
+                    "raise data.stall_seconds"
+                ) from None
 
+    def _groups(self, chunk: Chunk) -> list[_Group]:
+        """At least one group, if an empty one, so that every chunk comes out at the other end."""
+        pictures = [
+            (position * self._num_images + number, encoded)
+            for position, images in enumerate(chunk.images or ())
+            for number, encoded in enumerate(images[: self._num_images])
+            if encoded
+        ]
+        return [
+            self._group(pictures[first : first + _GROUP], chunk.augment_keys)
+            for first in range(0, max(1, len(pictures)), _GROUP)
+        ]
 
-_OPEN: weakref.WeakSet[Batches] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """Ends TensorFlow's threads while they can still run Python; later they would wait for it for ever."""
-    for batches in list(_OPEN):
-        batches.close()
+    def _group(self, pictures: list[tuple[int, bytes]], augment_keys: np.ndarray | None) -> _Group:
+        numbers = [number for number, _ in pictures]
+        keys = np.zeros([len(numbers), 2], np.int64)
+        if augment_keys is not None and numbers:
+            products, others = np.divmod(numbers, self._num_images)
+            keys += augment_keys[products]
+            keys[:, 1] += others * _OTHER_PICTURES
+        return _Group(numbers, [encoded for _, encoded in pictures], keys)
 
 
 def _decoded(
-    feed: _Feed, batch_size: int, image_size: tuple[int, int], augment: AugmentSpec | None, prefetch: int
-) -> tf.data.Dataset:
-    @tf.autograph.experimental.do_not_convert
-    def decode(encoded: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-        return decode_and_resize(encoded, *image_size, augment=augment, key=key)
-
-    signature = (tf.TensorSpec([batch_size], tf.string), tf.TensorSpec([batch_size, 2], tf.int64))
-    chunks = tf.data.Dataset.from_generator(feed, output_signature=signature)
-    # Picture by picture, so that memory does not grow by a batch per thread.
-    pixels = chunks.prefetch(1).unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return pixels.batch(batch_size, drop_remainder=True).prefetch(prefetch)
-
-
-def _options(threads: int | None) -> tf.data.Options:
+    feed: _Feed, image_size: tuple[int, int], augment: AugmentSpec, threads: int | None
+) -> Iterator[np.ndarray]:
+    signature = (tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.int64))
+    decode = group_decoder(*image_size, augment)
+    pixels = (
+        tf.data.Dataset.from_generator(feed, output_signature=signature)
+        .map(decode, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(max(2, min(64, _READY_BYTES // (_GROUP * image_size[0] * image_size[1] * 3))))
+    )
     options = tf.data.Options()
     options.deterministic = True
     if threads is not None:
         options.threading.private_threadpool_size = threads
-        options.autotune.cpu_budget = threads
-    return options
+    return pixels.with_options(options).as_numpy_iterator()

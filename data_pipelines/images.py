@@ -6,7 +6,7 @@ import io
 import warnings
 from typing import NamedTuple
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 40_000_000
@@ -58,6 +58,8 @@ def check_image(encoded: bytes) -> CheckedImage:
             return CheckedImage(_encode_again(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         return CheckedImage(b"", "image_too_large", str(error))
+    except UnidentifiedImageError:  # its message holds an address in memory, which no two runs share
+        return CheckedImage(b"", "undecodable_image", f"no {', '.join(_FORMATS)}: begins {encoded[:8]!r}")
     # Decoders given hostile bytes raise nearly anything: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         return CheckedImage(b"", "undecodable_image", f"{type(error).__name__}: {error}"[:200])

@@ -16,10 +16,16 @@ def clean_text(text: str) -> str:
 def words(text: str) -> list[str]:
     """The words of a text, in order: NFKC, case-folded runs of letters, marks and digits.
 
-    CJK runs stay whole. Marks belong to words: without them Devanagari would fall apart at every vowel sign.
+    CJK runs stay whole. Marks belong to words: without them Devanagari would fall apart at every vowel sign. Those
+    that follow no letter (the one that colours an emoji, say) are no words.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded).split()
+    kept, inside = [], False
+    for character in folded:
+        category = unicodedata.category(character)[0]
+        inside = category in "LN" or (inside and category == "M")
+        kept.append(character if inside else " ")
+    return "".join(kept).split()
 
 
 def query_keyword_key(text: str) -> str:

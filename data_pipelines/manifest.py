@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KIND = "make_jax-data"
+CACHE_KIND = "make_jax-cache"
 NAME = "manifest.json"
 HASH_ON_OPEN_BYTES = 1 << 30  # below this total, opening also compares checksums (about 1 s per GiB)
 
-_REMEDY = "run `make-jax prepare` again"
+_REMEDY = "run `make-jax prepare` again, or `make-jax data cache` if it is a cache"
 
 
-def write_manifest(root: Path, counts: dict[str, int], sources: dict[str, list[str]], options: dict[str, Any]) -> None:
+def write_manifest(
+    root: Path, counts: dict[str, int], sources: dict[str, list[str]], options: dict[str, Any], kind: str = KIND
+) -> None:
     """Describes every file under `root` in `root/manifest.json`; call it last.
 
     The manifest holds no times and no absolute paths of its own, so equal inputs give equal manifests.
@@ -29,7 +33,7 @@ def write_manifest(root: Path, counts: dict[str, int], sources: dict[str, list[s
     }
     manifest = {
         "format_version": FORMAT_VERSION,
-        "kind": KIND,
+        "kind": kind,
         "counts": counts,
         "sources": sources,
         "options": options,
@@ -39,26 +43,33 @@ def write_manifest(root: Path, counts: dict[str, int], sources: dict[str, list[s
     (root / NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
-    """Reads the manifest of a prepared data directory without looking at the other files.
+def read_manifest(root: Path, kinds: Sequence[str] = (KIND,)) -> dict[str, Any]:
+    """Reads the manifest of a data directory without looking at the other files.
 
     Raises:
-      DataError: `root` is not a prepared data directory, or of another format version.
+      DataError: `root` is not a data directory of one of these kinds, or of another format version.
     """
     path = root / NAME
     if not path.is_file():
         what = "has no manifest.json" if root.is_dir() else "is not a directory"
         raise DataError(f"{root} {what}, so it is not prepared data; make it with `make-jax prepare --out {root}`")
+    return parse_manifest(path.read_bytes(), root, kinds)
+
+
+def parse_manifest(content: bytes, root: Path | str, kinds: Sequence[str] = (KIND,)) -> dict[str, Any]:
+    """The same for the content of the manifest of `root`, wherever that is."""
+    path = f"{root}/{NAME}"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(content)
         kind, version = manifest["kind"], manifest["format_version"]
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{path} cannot be read as a manifest ({type(error).__name__}: {error}); remove {root} and {_REMEDY}"
         ) from error
-    if kind != KIND or version != FORMAT_VERSION:
+    if kind not in kinds or version != FORMAT_VERSION:
+        wanted = " or ".join(map(repr, kinds))
         raise DataError(
-            f"{path} says {kind!r} format {version!r}, this version reads {KIND!r} format {FORMAT_VERSION}; {_REMEDY}"
+            f"{path} says {kind!r} format {version!r}, wanted here is {wanted} format {FORMAT_VERSION}; {_REMEDY}"
         )
     return manifest
 
@@ -93,17 +104,25 @@ def verify_files(root: Path, manifest: dict[str, Any], checksums: bool = True) -
     files: dict[str, dict[str, Any]] = manifest["files"]
     for name, entry in files.items():
         path = root / name
-        size = path.stat().st_size if path.is_file() else None
-        if size is None:
-            raise DataError(f"{path} is missing (expected {entry['size']} bytes); {_REMEDY}")
-        if size != entry["size"]:
-            raise DataError(f"{path} has {size} bytes, the manifest expects {entry['size']}; {_REMEDY}")
+        check_size(path, entry, path.stat().st_size if path.is_file() else None)
     if not checksums or sum(entry["size"] for entry in files.values()) >= HASH_ON_OPEN_BYTES:
         return
     for name, entry in files.items():
-        found = sha256(root / name)
-        if found != entry["sha256"]:
-            raise DataError(f"{root / name} has sha256 {found}, the manifest expects {entry['sha256']}; {_REMEDY}")
+        check_content(root / name, entry, sha256(root / name))
+
+
+def check_size(path: Path | str, entry: dict[str, Any], size: int | None) -> None:
+    """Raises DataError if a file has not the size in its entry of the manifest; None: it is missing."""
+    if size is None:
+        raise DataError(f"{path} is missing (expected {entry['size']} bytes); {_REMEDY}")
+    if size != entry["size"]:
+        raise DataError(f"{path} has {size} bytes, the manifest expects {entry['size']}; {_REMEDY}")
+
+
+def check_content(path: Path | str, entry: dict[str, Any], found: str) -> None:
+    """Raises DataError if the SHA-256 found is not the one in a file's entry of the manifest."""
+    if found != entry["sha256"]:
+        raise DataError(f"{path} has sha256 {found}, the manifest expects {entry['sha256']}; {_REMEDY}")
 
 
 def sha256(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,44 @@ from data_pipelines.schema import ARROW_TYPES, ROW, BadRow, CheckColumns, Chunk,
 
 _Problems = dict[int, tuple[str, str]]  # position in the chunk -> reason, detail
 
+_READ_BYTES = 1 << 20  # read at once of a column; without a limit Arrow holds a row group's pictures in one piece
+_PART_BYTES = 64 * 1024 * 1024
+_PART_ROWS = 16_384  # products with pictures named by path are small in the table, yet much work
 
-def read_parquet(path: Path, table: TableSchema, check_columns: CheckColumns) -> Iterator[Chunk]:
-    """Reads a Parquet file, row group by row group, at most `table.chunk_rows` rows at once."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+
+def read_parquet(
+    path: Path, table: TableSchema, check_columns: CheckColumns, row_groups: Sequence[int] | None = None
+) -> Iterator[Chunk]:
+    """Reads a Parquet file, or some of its row groups, at most `table.chunk_rows` rows at once.
+
+    Memory is that of a chunk and some pages, however large a row group is.
+    """
+    with pq.ParquetFile(path, page_checksum_verification=True, buffer_size=_READ_BYTES, pre_buffer=False) as file:
         found = file.schema_arrow.names
         check_columns(path, table, found)
         known = {column.name for column in table.columns}
         names = found if table.keeps_extra else [name for name in found if name in known]
-        start = 1
-        for batch in file.iter_batches(table.chunk_rows, columns=names):
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        groups = list(range(len(sizes))) if row_groups is None else list(row_groups)
+        start = 1 + sum(sizes[: groups[0]]) if groups else 1
+        for batch in file.iter_batches(table.chunk_rows, row_groups=groups, columns=names):
             yield _chunk(path, table, batch, start)
             start += batch.num_rows
+
+
+def row_group_parts(path: Path) -> list[range]:
+    """Splits a file's row groups into runs of some 64 MB or 16,384 rows; a row group is never split."""
+    with pq.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+    parts: list[range] = []
+    first = num_bytes = rows = 0
+    for i, group in enumerate(groups):
+        num_bytes += group.total_byte_size
+        rows += group.num_rows
+        if num_bytes >= _PART_BYTES or rows >= _PART_ROWS or i == len(groups) - 1:
+            parts.append(range(first, i + 1))
+            first, num_bytes, rows = i + 1, 0, 0
+    return parts or [range(0)]  # a file without rows is read too, so that its columns are checked
 
 
 def _chunk(path: Path, table: TableSchema, batch: pa.RecordBatch, start: int) -> Chunk:
@@ -61,27 +87,15 @@ def _column(path: Path, column: Column, values: pa.Array, problems: _Problems) -
     kind, found = column.kind, values.type
     if pt.is_null(found):
         return pa.nulls(len(values), ARROW_TYPES[kind])
-    is_text = _is_text(found)
-    if kind == "bytes":
-        if pt.is_struct(found) and found.get_field_index("bytes") >= 0:
-            return pc.struct_field(values, "bytes").cast(pa.binary())
-        if pt.is_binary(found) or pt.is_large_binary(found) or pt.is_fixed_size_binary(found):
-            return values.cast(pa.binary())
-    elif kind in ("id", "text"):
-        if is_text:
-            return _utf8(column.name, values, problems)
-        if pt.is_floating(found) and kind == "id":
-            return _whole_numbers(column.name, values, problems)
-        if pt.is_integer(found) or pt.is_floating(found):
-            return values.cast(pa.string())
+    if kind in ("pictures", "paths"):
+        converted = _list_column(column, values, problems)
+    elif kind == "regions":
+        converted = _region_column(values)
     else:
-        if pt.is_integer(found) or pt.is_floating(found) or pt.is_decimal(found):
-            return values.cast(pa.float64(), safe=False)
-        if kind == "day" and (pt.is_date(found) or pt.is_timestamp(found)):
-            return values.cast(pa.date32(), safe=False).cast(pa.int32()).cast(pa.float64())
-        if is_text:
-            return _parsed(column, _utf8(column.name, values, problems), problems)
-    hint = "; a path belongs in a column named image_path" if kind == "bytes" else ""
+        converted = _plain_column(column, values, problems)
+    if converted is not None:
+        return converted
+    hint = "; a path belongs in a column named image_path" if kind == "pictures" else ""
     raise DataError(f"{path}: column {column.name!r} is {found}, expected {_EXPECTED[kind]}{hint}")
 
 
@@ -90,8 +104,72 @@ _EXPECTED = {
     "text": "text",
     "number": "numbers",
     "day": "whole numbers or dates",
-    "bytes": "binary (the encoded image file)",
+    "pictures": "binary (the encoded image file) or lists of it",
+    "paths": "text or lists of it",
+    "regions": "lists of lists of numbers",
 }
+
+
+def _plain_column(column: Column, values: pa.Array, problems: _Problems) -> pa.Array | None:
+    """Ids, texts, numbers and days; None where the type does not fit."""
+    kind, found = column.kind, values.type
+    if kind in ("id", "text"):
+        if _is_text(found):
+            return _utf8(column.name, values, problems)
+        if pt.is_floating(found) and kind == "id":
+            return _whole_numbers(column.name, values, problems)
+        if pt.is_integer(found) or pt.is_floating(found):
+            return values.cast(pa.string())
+        return None
+    if pt.is_integer(found) or pt.is_floating(found) or pt.is_decimal(found):
+        return values.cast(pa.float64(), safe=False)
+    if kind == "day" and (pt.is_date(found) or pt.is_timestamp(found)):
+        return values.cast(pa.date32(), safe=False).cast(pa.int32()).cast(pa.float64())
+    return _parsed(column, _utf8(column.name, values, problems), problems) if _is_text(found) else None
+
+
+def _list_column(column: Column, values: pa.Array, problems: _Problems) -> pa.Array | None:
+    """Pictures or paths, one or a list of them in each row; None where the type does not fit."""
+    if _is_list(values.type):
+        lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
+        items = values.flatten()
+    else:
+        lengths = values.is_valid().to_numpy(zero_copy_only=False)
+        items = values.drop_null()
+    if pt.is_dictionary(items.type):
+        items = items.dictionary_decode()
+    found: _Problems = {}
+    if pt.is_null(items.type):
+        items = pa.nulls(len(items), ARROW_TYPES[column.kind].value_type)
+    elif column.kind == "pictures":
+        items = _pictures(items)
+    else:
+        items = _plain_column(Column(column.name, "text"), items, found)
+    ends = np.cumsum(lengths, dtype=np.int32)
+    problems.update({int(np.searchsorted(ends, item, side="right")): problem for item, problem in found.items()})
+    return None if items is None else pa.ListArray.from_arrays(pa.array(np.append(np.int32(0), ends)), items)
+
+
+def _pictures(items: pa.Array) -> pa.Array | None:
+    found = items.type
+    if pt.is_struct(found) and found.get_field_index("bytes") >= 0:
+        return pc.struct_field(items, "bytes").cast(pa.large_binary())
+    is_binary = pt.is_binary(found) or pt.is_large_binary(found) or pt.is_fixed_size_binary(found)
+    return items.cast(pa.large_binary()) if is_binary else None
+
+
+def _region_column(values: pa.Array) -> pa.Array | None:
+    found = values.type
+    if not _is_list(found) or not (_is_list(found.value_type) or pt.is_null(found.value_type)):
+        return None
+    numbers = pa.null() if pt.is_null(found.value_type) else found.value_type.value_type
+    if not (pt.is_integer(numbers) or pt.is_floating(numbers) or pt.is_null(numbers)):
+        return None
+    return values.cast(ARROW_TYPES["regions"], safe=False)
+
+
+def _is_list(found: pa.DataType) -> bool:
+    return pt.is_list(found) or pt.is_large_list(found) or pt.is_fixed_size_list(found)
 
 
 def _is_text(found: pa.DataType) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from data_pipelines.ragged import gather_ragged
+
 
 class ProductQueries:
     """The query keys of every product, most clicked first, in one array with an offset per product.
@@ -51,10 +53,3 @@ class ProductQueries:
         """Looks products up: int[B] product indices -> int32[B, M] query keys, padded with -1."""
         starts, ends = self._starts[products], self._starts[products + 1]
         return gather_ragged(self._keys, starts, ends, self._width, padding=-1)
-
-
-def gather_ragged(values: np.ndarray, starts: np.ndarray, ends: np.ndarray, width: int, padding: int) -> np.ndarray:
-    """Lays the slices `values[starts[i]:ends[i]]` under each other: [n, width], cut or padded to `width`."""
-    index = starts[:, None] + np.arange(width)
-    padded = np.append(values, values.dtype.type(padding))
-    return padded[np.where(index < ends[:, None], index, len(values))]

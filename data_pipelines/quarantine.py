@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines.errors import DataError
-from data_pipelines.schema import ROW, BadRow, Chunk, TableSchema
+from data_pipelines.schema import PRODUCTS, ROW, BadRow, Chunk, TableSchema
+
+FURTHER_IMAGES = "further images"  # counted like the rows of a table: all but the main pictures of the products
 
 _SCHEMA = pa.schema(
     [
@@ -45,6 +48,18 @@ class Quarantine:
         self.read[table.name] += chunk.rows.num_rows + len(chunk.bad)
         self.bad += chunk.bad
 
+    def take(self, rows: Iterable[BadRow]) -> None:
+        """Counts rows, or further images, as read and sets them aside."""
+        for row in rows:
+            self.read[row.table] += 1
+            self.bad.append(row)
+
+    def count_clean(self, images: int) -> None:
+        """Counts a clean product with so many images as read."""
+        self.read[PRODUCTS.name] += 1
+        if images > 1:
+            self.read[FURTHER_IMAGES] += images - 1
+
     def add(self, table: TableSchema, chunk: Chunk, position: int, reason: str, detail: str) -> None:
         """Sets aside the row at `position` of a chunk."""
         row: Any = chunk.rows[ROW][position].as_py()
@@ -78,4 +93,14 @@ class Quarantine:
 
     def write(self, path: Path) -> None:
         """Writes the report as Parquet: table, file, row (1 = first), key, reason, detail."""
-        pq.write_table(pa.Table.from_pylist([row._asdict() for row in self.bad], _SCHEMA), path)
+        write_rows(self.bad, path)
+
+
+def write_rows(rows: Iterable[BadRow], path: Path) -> None:
+    """Writes rows that were set aside as Parquet."""
+    pq.write_table(pa.Table.from_pylist([row._asdict() for row in rows], _SCHEMA), path)
+
+
+def read_rows(path: Path) -> list[BadRow]:
+    """Reads what `write_rows` wrote."""
+    return [BadRow(**row) for row in pq.read_table(path).to_pylist()]

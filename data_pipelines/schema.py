@@ -9,14 +9,17 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
-Kind = Literal["id", "text", "number", "day", "bytes"]
+Kind = Literal["id", "text", "number", "day", "pictures", "paths", "regions"]
 
 ARROW_TYPES: dict[Kind, pa.DataType] = {
     "id": pa.string(),
     "text": pa.string(),
     "number": pa.float64(),
     "day": pa.float64(),
-    "bytes": pa.binary(),
+    # Of pictures and paths a file may hold one in place of a list; the first is the main picture.
+    "pictures": pa.list_(pa.large_binary()),
+    "paths": pa.list_(pa.string()),
+    "regions": pa.list_(pa.list_(pa.float32())),
 }
 ROW = "__row__"  # int64 column of every chunk: the row's number in its file, 1 = the first below any header
 
@@ -92,11 +95,12 @@ PRODUCTS = TableSchema(
         Column("product_id", "id", required=True),
         Column("title", "text"),
         Column("category", "text"),
-        Column("image", "bytes"),
-        Column("image_path", "text"),
+        Column("image", "pictures"),
+        Column("image_path", "paths"),
+        Column("regions", "regions"),
     ),
-    one_of=("title", "image", "image_path"),
-    chunk_rows=256,
+    one_of=("title", "image", "image_path", "regions"),
+    chunk_rows=64,
 )
 INTERACTIONS = TableSchema(
     "interactions",

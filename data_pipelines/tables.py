@@ -7,12 +7,14 @@ import glob
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from data_pipelines.errors import DataError
-from data_pipelines.parquet_files import read_parquet
+from data_pipelines.parquet_files import read_parquet, row_group_parts
 from data_pipelines.schema import CheckColumns, Chunk, TableSchema
 from data_pipelines.text_files import read_csv, read_jsonl
 
@@ -49,24 +51,69 @@ def match_files(patterns: Pattern | Sequence[Pattern], table: TableSchema) -> li
     return list(files)
 
 
-def read_table(patterns: Pattern | Sequence[Pattern], table: TableSchema) -> Iterator[Chunk]:
-    """Reads files one after the other, in chunks of at most `table.chunk_rows` rows.
+class Part(NamedTuple):
+    """What one worker reads: some row groups of a Parquet file, or the whole of any other file (None)."""
+
+    file: Path
+    row_groups: range | None = None
+
+
+def table_parts(files: Sequence[Path], table: TableSchema) -> list[Part]:
+    """Splits files into parts that can be read side by side; end to end they are the files, in order.
+
+    Parquet files are split between row groups. CSV and JSONL files are read whole, so a table of many rows gains from
+    being several files.
+
+    Raises:
+      DataError: a Parquet file is damaged.
+    """
+    parts: list[Part] = []
+    for path in files:
+        if _extension(path) == ".parquet":
+            with _readable(path):
+                parts += [Part(path, groups) for groups in row_group_parts(path)]
+        else:
+            parts.append(Part(path))
+    return parts
+
+
+def read_part(part: Part, table: TableSchema) -> Iterator[Chunk]:
+    """Reads one part, in chunks of at most `table.chunk_rows` rows.
 
     Columns get the schema's types, whatever the file's: ids are text even where they are numbers in the file,
     and missing columns are null. Rows that cannot be read come in `Chunk.bad` with a reason.
 
     Raises:
-      DataError: no file, an unreadable or truncated file, a missing column or one of the wrong type.
+      DataError: an unreadable or truncated file, a missing column or one of the wrong type.
+    """
+    with _readable(part.file):
+        if part.row_groups is not None:
+            yield from read_parquet(part.file, table, _check_columns, part.row_groups)
+        else:
+            yield from _READERS[_extension(part.file)](part.file, table, _check_columns)
+
+
+def read_table(patterns: Pattern | Sequence[Pattern], table: TableSchema) -> Iterator[Chunk]:
+    """Reads files one after the other, as `read_part`.
+
+    Raises:
+      DataError: no such file, or as `read_part`.
     """
     for path in match_files(patterns, table):
-        try:
-            yield from _READERS[_extension(path)](path, table, _check_columns)
-        except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
-            reason = " ".join(str(error).split())
-            kind = _extension(path).removeprefix(".")
-            raise DataError(
-                f"{path} cannot be read as {kind}: {reason}; it may be damaged or incomplete, copy it again"
-            ) from error
+        yield from read_part(Part(path), table)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what the readers of the formats raise into an error for people."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        kind = _extension(path).removeprefix(".")
+        raise DataError(
+            f"{path} cannot be read as {kind}: {reason}; it may be damaged or incomplete, copy it again"
+        ) from error
 
 
 def _extension(path: Path) -> str:

@@ -15,9 +15,14 @@ import pyarrow as pa
 
 from data_pipelines.cells import BadCellError, convert
 from data_pipelines.errors import DataError
-from data_pipelines.schema import ROW, BadRow, CheckColumns, Chunk, TableSchema
+from data_pipelines.schema import ROW, BadRow, CheckColumns, Chunk, Kind, TableSchema
 
 _MAX_CELL_CHARS = 64 * 1024 * 1024  # the csv module's own limit of 128 KiB is met by real descriptions
+_PATH_SEPARATOR = "|"
+_NOT_IN_CSV: dict[Kind, str] = {
+    "pictures": "image bytes; put the files' paths in a column named image_path, several separated by |",
+    "regions": "region features; use Parquet or JSONL",
+}
 
 # A parsed row: its number (1 = first), its cells by column, and what was wrong if it could not be parsed.
 _ParsedRow = tuple[int, dict[str, Any], BadCellError | None]
@@ -30,14 +35,16 @@ def read_csv(path: Path, table: TableSchema, check_columns: CheckColumns) -> Ite
         reader = csv.reader(file)
         header = [name.strip() for name in next(reader, [])]
         check_columns(path, table, header)
-        kept = [(i, name) for i, name in enumerate(header) if name in _wanted(table, header)]
-        if any(name == "image" for _, name in kept):
-            raise DataError(f"{path}: CSV cannot hold image bytes; put the files' paths in a column named image_path")
+        kinds = {column.name: column.kind for column in table.columns}
+        kept = [(i, name, kinds.get(name, "text")) for i, name in enumerate(header) if name in _wanted(table, header)]
+        for _, _, kind in kept:
+            if kind in _NOT_IN_CSV:
+                raise DataError(f"{path}: CSV cannot hold {_NOT_IN_CSV[kind]}")
         yield from _chunks(path, table, _csv_rows(reader, len(header), kept))
 
 
 def read_jsonl(path: Path, table: TableSchema, check_columns: CheckColumns) -> Iterator[Chunk]:
-    """Reads a file with one JSON object per line; `image` holds base64. Empty lines count as rows."""
+    """Reads a file with one JSON object per line; pictures are base64. Empty lines count as rows."""
     with _open_text(path) as file:
         first = list(islice(_json_rows(file), table.chunk_rows))
         # Objects may leave fields out, so the columns are those of any row; bad lines alone have none.
@@ -58,7 +65,7 @@ def _wanted(table: TableSchema, found: list[str]) -> set[str]:
     return set(found) if table.keeps_extra else {column.name for column in table.columns}
 
 
-def _csv_rows(reader: Any, width: int, kept: list[tuple[int, str]]) -> Iterator[_ParsedRow]:
+def _csv_rows(reader: Any, width: int, kept: list[tuple[int, str, Kind]]) -> Iterator[_ParsedRow]:
     number = 0
     while True:
         number += 1
@@ -70,13 +77,17 @@ def _csv_rows(reader: Any, width: int, kept: list[tuple[int, str]]) -> Iterator[
             yield number, {}, BadCellError("bad_row", f"not CSV: {error}")
             continue
         if len(row) == width:
-            yield number, {name: row[i] for i, name in kept}, None
+            yield number, {name: _csv_cell(row[i], kind) for i, name, kind in kept}, None
         elif row:  # the csv module gives an empty line as no cells
             yield (
                 number,
                 {},
                 BadCellError("bad_row", f"{len(row)} cells, the header has {width}: {row!r:.80}"),
             )
+
+
+def _csv_cell(text: str, kind: Kind) -> Any:
+    return text.split(_PATH_SEPARATOR) if kind == "paths" and text else text
 
 
 def _json_rows(file: io.TextIOWrapper, after: int = 0) -> Iterator[_ParsedRow]:

@@ -1,44 +1,92 @@
-"""The tokenizer: trained on the catalogue's titles and queries. Only this module knows the library."""
+"""Text to token ids and back, with a tokenizer of our own or a pretrained one."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 
 from data_pipelines.errors import DataError
+from data_pipelines.text_units import text_runs
 
-TokenizerKind = Literal["wordpiece", "unigram"]
+_SAVED_CLASS = "TokenizersBackend"  # as which transformers saves tokenizers that are wholly in tokenizer.json
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-PAD, UNK, CLS, SEP, MASK = range(5)
-MIN_VOCAB_SIZE = 64
-_ALPHABET_SHARE = 0.75  # of the vocabulary, at most, goes to single characters before longer pieces get theirs
-_FILE = "tokenizer.json"
+
+class EncodedText(NamedTuple):
+    """The L tokens of one text.
+
+    Attributes:
+      ids: int32[L].
+      words: int32[L], the number of the word that each token belongs to, counted from 0; -1 for special tokens. Every
+        character of a script without spaces is a word (so is a symbol), and words that share a token are one.
+      spans: int32[L, 2], the characters from and to before that each token stands for; 0, 0 for special tokens.
+    """
+
+    ids: np.ndarray
+    words: np.ndarray
+    spans: np.ndarray
 
 
 class TextTokenizer:
-    """Turns text into token ids; made by `train_tokenizer` or `load_tokenizer`."""
+    """Turns text into token ids; made by `train_tokenizer`, `load_tokenizer` or `pretrained_tokenizer`.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    Special tokens stand where the tokenizer itself puts them, usually at both ends. Written in a text, their names are
+    text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, special_tokens: Mapping[str, str]) -> None:
+        """Wraps a tokenizer of the tokenizers library.
+
+        Args:
+          tokenizer: it is changed, so hand over one of your own.
+          special_tokens: by their names in transformers, such as "pad_token" and "mask_token".
+
+        Raises:
+          DataError: there is no padding token.
+        """
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        tokenizer.encode_special_tokens = True  # "[PAD]" in a title is text, not padding
+        tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
+        self._special_tokens = dict(special_tokens)
+        self.mask_id = self._special_id("mask_token")
+        self.unk_id = self._special_id("unk_token")
+        pad_id = self._special_id("pad_token")
+        if pad_id is None:
+            raise DataError(
+                "the tokenizer has no padding token, so short texts cannot fill a batch; name one that its vocabulary "
+                'holds as "pad_token" in its tokenizer_config.json'
+            )
+        self.pad_id = pad_id
+        added = tokenizer.get_added_tokens_decoder()
+        ids = {i for i, token in added.items() if token.special} | set(map(self._special_id, special_tokens))
+        self._special = frozenset(i for i in ids if i is not None)
 
-    @property
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TextTokenizer, (self._tokenizer, self._special_tokens)  # the library itself forgets some settings
+
+    def _special_id(self, name: str) -> int | None:
+        token = self._special_tokens.get(name)
+        return None if token is None else self._tokenizer.token_to_id(token)
+
+    @cached_property
     def vocab_size(self) -> int:
         """V: ids are below this."""
-        return self._tokenizer.get_vocab_size()
+        return max(self._tokenizer.get_vocab().values()) + 1
+
+    @property
+    def special_ids(self) -> list[int]:
+        """The ids of all special tokens, sorted."""
+        return sorted(self._special)
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
-        """Encodes texts as [CLS] ... [SEP]; a longer one loses tokens before its [SEP], never the [SEP].
+        """Encodes texts; a longer one loses tokens before its last one, which is special.
 
         Args:
           texts: B texts; one of white space only has no tokens.
@@ -46,18 +94,50 @@ class TextTokenizer:
 
         Returns:
           B arrays int32[<= max_tokens].
+
+        Raises:
+          DataError: max_tokens is too small.
         """
-        if max_tokens < 3:
-            raise DataError(f"max_tokens={max_tokens} leaves no room between [CLS] and [SEP]; use 3 or more")
-        encoded = self._tokenizer.encode_batch_fast([_encodable(text) for text in texts])
+        _check_length(max_tokens)
+        encoded = self._tokenizer.encode_batch_fast([encodable(text) for text in texts])
         return [
-            _cut(np.array(encoding.ids if text.strip() else [], np.int32), max_tokens)
+            _cut(np.array(self._ids(encoding) if text.strip() else [], np.int32), max_tokens)
             for text, encoding in zip(texts, encoded, strict=True)
         ]
 
+    def encode_words(self, texts: Sequence[str], max_tokens: int) -> list[EncodedText]:
+        """Encodes texts as `encode` does, and tells which word each token belongs to.
+
+        Words are those of the text, not the tokenizer's own, some of which take a whole Chinese title for one word.
+
+        Args:
+          texts: B texts; one of white space only has no tokens.
+          max_tokens: the longest result, at least 3.
+
+        Raises:
+          DataError: max_tokens is too small.
+        """
+        _check_length(max_tokens)
+        encoded = self._tokenizer.encode_batch([encodable(text) for text in texts])
+        return [self._with_words(text, encoding, max_tokens) for text, encoding in zip(texts, encoded, strict=True)]
+
+    def _with_words(self, text: str, encoding: Any, max_tokens: int) -> EncodedText:
+        if not text.strip():
+            return EncodedText(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 2), np.int32))
+        words = _number_words(text, encoding.offsets, encoding.special_tokens_mask)
+        columns = self._ids(encoding), words, encoding.offsets
+        return EncodedText(*(_cut(np.array(column, np.int32), max_tokens) for column in columns))
+
+    def _ids(self, encoding: Any) -> list[int]:
+        """The ids of a text; special tokens that a unigram model finds in it, by their names, become unknown ones."""
+        if self.unk_id is None:
+            return encoding.ids
+        tokens = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        return [i if is_special or i not in self._special else self.unk_id for i, is_special in tokens]
+
     def encode_padded(self, texts: Sequence[str], max_tokens: int) -> np.ndarray:
-        """Encodes texts as int32[B, max_tokens], 0-padded; a text of white space only is all 0."""
-        padded = np.zeros((len(texts), max_tokens), np.int32)
+        """Encodes texts as int32[B, max_tokens], padded with `pad_id`; a text of white space only is all padding."""
+        padded = np.full((len(texts), max_tokens), self.pad_id, np.int32)
         for row, ids in zip(padded, self.encode(texts, max_tokens), strict=True):
             row[: len(ids)] = ids
         return padded
@@ -68,137 +148,114 @@ class TextTokenizer:
 
     def save(self, path: Path) -> None:
         """Writes a directory that `load_tokenizer` and `transformers.AutoTokenizer.from_pretrained` open."""
-        # On import transformers warns that there is no PyTorch, which nobody here needs.
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        from transformers import PreTrainedTokenizerFast
-
-        names = dict(
-            zip(
-                ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"),
-                SPECIAL_TOKENS,
-                strict=True,
-            )
-        )
-        PreTrainedTokenizerFast(tokenizer_object=self._tokenizer, **names).save_pretrained(str(path))
+        fast = _transformers().PreTrainedTokenizerFast(tokenizer_object=self._tokenizer, **self._special_tokens)
+        fast.save_pretrained(str(path))
 
 
-def load_tokenizer(path: str | Path) -> TextTokenizer:
-    """Opens a directory with a tokenizer.json.
+def load_tokenizer(folder: str | Path) -> TextTokenizer:
+    """Opens a directory that holds a tokenizer: one of ours or any that transformers opens as a fast one.
 
     Raises:
-      DataError: the file is absent or damaged.
+      DataError: there is none, it is damaged, or it has no padding token.
     """
-    file = Path(path) / _FILE
+    if not Path(folder).is_dir():
+        raise DataError(f"{folder} is no directory; name one that holds a tokenizer")
     try:
-        return TextTokenizer(Tokenizer.from_file(str(file)))
-    except Exception as error:  # the library raises bare Exception
-        raise DataError(f"{file} cannot be read as a tokenizer: {error}; name a directory that holds one") from error
+        tokenizer, special_tokens = _open_saved(Path(folder)) or _open_with_transformers(Path(folder))
+    except Exception as error:  # both libraries raise bare Exception
+        raise DataError(
+            f"{folder} cannot be read as a tokenizer: {_one_line(error)}; name a directory that holds one, such as "
+            "what save_pretrained of transformers writes"
+        ) from error
+    try:
+        return TextTokenizer(tokenizer, special_tokens)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from error
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = 8192, kind: TokenizerKind = "wordpiece") -> TextTokenizer:
-    """Learns a vocabulary; the same texts in the same order give the same tokenizer, to the byte.
+def pretrained_tokenizer(name_or_folder: str) -> TextTokenizer:
+    """Opens a directory as `load_tokenizer` does, or fetches a tokenizer from the Hugging Face hub by its name.
 
-    Text is NFKC-normalised and lower-cased, and CJK characters stand alone. Accents and vowel signs are kept:
-    they carry meaning in most scripts.
-
-    Args:
-      texts: titles and queries, read twice, so not an iterator.
-      vocab_size: V at most, at least 64; small corpora give fewer tokens.
-      kind: "wordpiece" or "unigram".
+    What was fetched once is kept in the hub's cache and needs no network again.
 
     Raises:
-      DataError: vocab_size or kind out of bounds.
+      DataError: there is none, it is damaged, it has no padding token, or the hub cannot be reached.
     """
-    if vocab_size < MIN_VOCAB_SIZE:
-        raise DataError(f"vocab_size={vocab_size} is too small; use {MIN_VOCAB_SIZE} or more")
-    if kind not in ("wordpiece", "unigram"):
-        raise DataError(f"tokenizer kind {kind!r} is unknown; use 'wordpiece' or 'unigram'")
-    tokenizer = (_train_wordpiece if kind == "wordpiece" else _train_unigram)(texts, vocab_size)
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
-    )
-    return TextTokenizer(tokenizer)
+    if Path(name_or_folder).is_dir():
+        return load_tokenizer(name_or_folder)
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(name_or_folder, allow_patterns=["*.json", "*.txt", "*.model", "*.tiktoken"])
+    except Exception as error:  # of the network, the hub, or the name
+        raise DataError(
+            f"tokenizer {name_or_folder!r} is no directory, and the Hugging Face hub does not give it: "
+            f"{_one_line(error)}; mend the name, or run `hf download {name_or_folder} --local-dir DIR` where there is "
+            "a network and name DIR"
+        ) from error
+    return load_tokenizer(folder)
 
 
-def _train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    scratch = _with_text_rules(Tokenizer(models.WordPiece(unk_token="[UNK]")))
-    # Left alone, the trainer numbers the single characters in hash order and breaks ties by number, so no two
-    # runs agree. Handing them over in our order, as if they were special, settles both.
-    alphabet = _alphabet(scratch, texts)
-    first = alphabet[: int(vocab_size * _ALPHABET_SHARE)]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        min_frequency=2,
-        limit_alphabet=0,
-        special_tokens=[*SPECIAL_TOKENS, *first],
-        show_progress=False,
-    )
-    scratch.train_from_iterator(map(_encodable, texts), trainer)
-    vocabulary = scratch.get_vocab()
-    for piece in alphabet[len(first) :][: vocab_size - len(vocabulary)]:  # what longer pieces leave free
-        vocabulary[piece] = len(vocabulary)
-    model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
-    tokenizer = _with_text_rules(Tokenizer(model))
-    tokenizer.decoder = decoders.WordPiece()
-    return tokenizer
-
-
-def _alphabet(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
-    """Single-character pieces, most frequent first; last those that were not met but may yet be."""
-    counts: Counter[str] = Counter()
-    for word, count in Counter(_split_words(tokenizer, texts)).items():
-        counts[word[0]] += count
-        for character in word[1:]:
-            counts["##" + character] += count
-    for piece in list(counts):
-        character = piece.removeprefix("##")
-        if len(list(_split_words(tokenizer, ["a" + character]))) == 1:
-            counts["##" + character] += 0
-        counts[character] += 0
-    return sorted(counts, key=lambda piece: (-counts[piece], piece))
-
-
-def _split_words(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        normal = tokenizer.normalizer.normalize_str(_encodable(text))
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal):
-            yield word
-
-
-def _train_unigram(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    scratch = _with_text_rules(Tokenizer(models.Unigram()), metaspace=True)
-    trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), unk_token="[UNK]", show_progress=False
-    )
-    scratch.train_from_iterator(map(_encodable, texts), trainer)
-    special = len(SPECIAL_TOKENS)
-    learnt = json.loads(scratch.to_str())["model"]["vocab"][special:]
-    # Sums in hash order make the last digits of the scores, and the order of equal ones, differ between runs.
-    pieces = sorted(((piece, round(score, 4)) for piece, score in learnt), key=lambda item: (-item[1], item[0]))
-    model = models.Unigram([*((token, 0.0) for token in SPECIAL_TOKENS), *pieces], unk_id=UNK)
-    tokenizer = _with_text_rules(Tokenizer(model), metaspace=True)
-    tokenizer.decoder = decoders.Metaspace()
-    return tokenizer
-
-
-def _with_text_rules(tokenizer: Tokenizer, metaspace: bool = False) -> Tokenizer:
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.NFKC(),
-            normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=True),
-        ]
-    )
-    words = pre_tokenizers.BertPreTokenizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.Metaspace()]) if metaspace else words
-    return tokenizer
-
-
-def _cut(ids: np.ndarray, max_tokens: int) -> np.ndarray:
-    return ids if len(ids) <= max_tokens else np.append(ids[: max_tokens - 1], ids[-1])
-
-
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Lone surrogates cannot be handed to the library; they become question marks."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _open_saved(folder: Path) -> tuple[Tokenizer, dict[str, str]] | None:
+    """What `TextTokenizer.save` wrote, without the seconds it takes to import transformers; None for anything else."""
+    file, config_file = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if not file.exists() or not config_file.exists():
+        return None
+    config = json.loads(config_file.read_text("utf-8"))
+    if config.get("tokenizer_class") != _SAVED_CLASS:
+        return None
+    names = {name: token for name, token in config.items() if name.endswith("_token") and isinstance(token, str)}
+    return Tokenizer.from_file(str(file)), names
+
+
+def _open_with_transformers(folder: Path) -> tuple[Tokenizer, dict[str, str]]:
+    # Code that comes with a model is never run.
+    fast = _transformers().AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    if not fast.is_fast:
+        raise DataError(f"transformers opens it as {type(fast).__name__}, which has no fast form")
+    return fast.backend_tokenizer, {name: str(token) for name, token in fast.special_tokens_map.items()}
+
+
+def _transformers() -> Any:
+    # On import transformers warns that there is no PyTorch, which nobody here needs.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import transformers
+
+    return transformers
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _check_length(max_tokens: int) -> None:
+    if max_tokens < 3:
+        raise DataError(f"max_tokens={max_tokens} leaves no room between the special tokens; use 3 or more")
+
+
+def _cut(tokens: np.ndarray, max_tokens: int) -> np.ndarray:
+    return tokens if len(tokens) <= max_tokens else np.concatenate([tokens[: max_tokens - 1], tokens[-1:]])
+
+
+def _number_words(text: str, spans: Sequence[tuple[int, int]], special: Sequence[int]) -> list[int]:
+    """Numbers the words that tokens belong to; a token that begins in the unit where the last one ended goes on."""
+    unit_at: list[int] = []  # of each character; white space belongs to the unit behind it, as it does in tokens
+    units = [unit for run in text_runs(text) for unit in run]
+    for number, unit in enumerate(units):
+        unit_at += [number] * (unit.end - len(unit_at))
+    unit_at += [len(units) - 1] * (len(text) - len(unit_at))
+    words, word, last = [], -1, -2
+    for (start, end), is_special in zip(spans, special, strict=True):
+        if is_special:
+            words.append(-1)
+            continue
+        start = min(start, len(text) - 1)
+        word += unit_at[start] != last
+        last = unit_at[max(start, end - 1)]
+        words.append(word)
+    return words

@@ -65,21 +65,27 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """A ViT: pictures of `height` × `width` pixels cut into square patches.
+    """The picture tower: a ViT over square patches, or a transformer over region features.
 
-    `stem` is "patch" (one linear map per patch, as in ViT) or "hierarchical" (an MLP that joins 4×4 pixels, then
-    2×2 cells until a cell is a patch; Touvron et al. 2022, "Three things everyone should know about Vision
-    Transformers", hMLP), which learns small pictures better and costs little.
+    Up to `max_images` pictures of a product, the main one first, are seen together. `stem` is "patch" (one linear map
+    per patch, as in ViT), "hierarchical" (an MLP that joins 4×4 pixels, then 2×2 cells until a cell is a patch; Touvron
+    et al. 2022, "Three things everyone should know about Vision Transformers", hMLP), which learns small pictures
+    better and costs little, or "regions": products come with up to `max_regions` features of regions, made by a
+    detector, in place of pixels. `region_width` F is left to the data.
     """
 
     height: int = 80
     width: int = 64
     patch: int = 16
-    stem: Literal["patch", "hierarchical"] = "hierarchical"
+    max_images: int = 1
+    max_regions: int = 36
+    region_width: int | None = None
+    stem: Literal["patch", "hierarchical", "regions"] = "hierarchical"
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
     def __post_init__(self) -> None:
         _at_least("model.image", 1, height=self.height, width=self.width, patch=self.patch)
+        _at_least("model.image", 1, max_images=self.max_images, max_regions=self.max_regions)
         for side, pixels in (("height", self.height), ("width", self.width)):
             _require(
                 pixels % self.patch == 0,
@@ -130,10 +136,12 @@ class FusionConfig:
 class ModelConfig:
     """The MAKE model: query tower | title tower + picture tower → cross-modal layers → Modal Adaptation.
 
-    `vocab_size` None takes the tokenizer's; a run directory always stores the number. `embedding` is E.
+    `vocab_size` None takes the tokenizer's; a run directory always stores the number. `pad_id` is its padding
+    token: 0 for the ones that `prepare` trains, 1 for RoBERTa's kin. `embedding` is E.
     """
 
     vocab_size: int | None = None
+    pad_id: int = 0
     embedding: int = 128
     query: TextConfig = field(default_factory=lambda: TextConfig(max_tokens=16))
     title: TextConfig = field(default_factory=TextConfig)
@@ -142,6 +150,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _at_least("model", 1, embedding=self.embedding)
+        _at_least("model", 0, pad_id=self.pad_id)
+        _require(
+            self.vocab_size is None or self.pad_id < self.vocab_size,
+            f"model.pad_id is {self.pad_id}, but the ids of model.vocab_size {self.vocab_size} end before it; "
+            "take both from the tokenizer",
+        )
         title, picture = self.title.transformer.width, self.image.transformer.width
         _require(
             title == picture or self.fusion.layers == 0,
@@ -183,23 +197,53 @@ class ObjectivesConfig:
 class DataConfig:
     """How batches are drawn and pictures are changed while training.
 
-    A pair is drawn with probability ∝ (clicks + purchase_weight · purchases) ** popularity_power. `crop` is the
-    smallest share of a picture's area that augmentation keeps (1 = no cropping). `flip` mirrors half the pictures;
-    it is off by default because letters and logos matter. `product_queries` is M: how many of the queries that
-    a product was clicked under travel with it, so that it is never taken as their negative.
+    A pair is drawn with probability ∝ (clicks + purchase_weight · purchases) ** popularity_power, halved for every
+    `recency_half_life` days that its last click is older than the log's end (None: age does not matter). `cold_share`
+    of the draws show products that nobody clicked yet, under short queries made from their titles. `product_queries`
+    is M: how many of the queries that a product was clicked under travel with it, so that it is never taken as their
+    negative.
+
+    Pictures: `crop` is the smallest share of a picture's area that augmentation keeps and `aspect` how much it may be
+    stretched (1 = not at all). `flip` mirrors half the pictures: off, because letters and logos matter. `brightness`,
+    `contrast`, `saturation` and `hue` vary colours by up to that share: off, because shoppers ask for colours.
+
+    `length_multiple` pads texts only to the longest of their batch, rounded up to a multiple (0: always the same
+    length; each new length is compiled once). Damaged records are left out up to `max_bad_share` of the products, then
+    training stops, as it does when reading takes longer than `stall_seconds`.
     """
 
     popularity_power: float = 0.75
     purchase_weight: float = 1.0
+    recency_half_life: float | None = None
+    cold_share: float = 0.05
     product_queries: int = 64
     crop: float = 1.0
+    aspect: float = 1.0
     flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    length_multiple: int = 0
     prefetch: int = 4
+    max_bad_share: float = 0.001
+    stall_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         _at_least("data", 0.0, popularity_power=self.popularity_power, purchase_weight=self.purchase_weight)
         _at_least("data", 1, product_queries=self.product_queries, prefetch=self.prefetch)
+        _at_least("data", 0, length_multiple=self.length_multiple)
+        _at_least("data", 1.0, aspect=self.aspect)
+        _share("data", cold_share=self.cold_share, max_bad_share=self.max_bad_share)
+        _share("data", brightness=self.brightness, contrast=self.contrast, saturation=self.saturation)
         _require(0 < self.crop <= 1, f"data.crop is {self.crop}, but the share of a picture kept is in (0, 1]")
+        _require(0 <= self.hue <= 0.5, f"data.hue is {self.hue}, but hues are turned by at most half a circle, 0.5")
+        _require(self.stall_seconds > 0, f"data.stall_seconds is {self.stall_seconds}, but it must be above 0")
+        _require(
+            self.recency_half_life is None or self.recency_half_life > 0,
+            f"data.recency_half_life is {self.recency_half_life}, but days to half a weight must be above 0; "
+            "use none to ignore age",
+        )
 
 
 @dataclass(frozen=True)

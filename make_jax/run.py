@@ -39,7 +39,8 @@ from make_jax.overrides import from_dict, to_json
 
 # What may differ when a run goes on: none of these changes what is learned.
 _FREE = ("mesh", "training.log_every", "training.eval_every", "training.checkpoint_every",
-         "training.keep_checkpoints", "training.eval_batch_size", "data.prefetch")  # fmt: skip
+         "training.keep_checkpoints", "training.eval_batch_size", "data.prefetch", "data.max_bad_share",
+         "data.stall_seconds")  # fmt: skip
 
 # What every run.json and result.json tells.
 _ORIGIN_KEYS = ("command", "versions", "commit", "hardware", "date", "data", "data_fingerprint")
@@ -58,7 +59,9 @@ class Run(NamedTuple):
     result: dict[str, Any]
 
 
-def start_run(path: Path, experiment: Experiment, tokenizer: Path, data_path: Path, data_fingerprint: str) -> None:
+def start_run(
+    path: Path, experiment: Experiment, tokenizer: Path, data_paths: Sequence[str], data_fingerprint: str
+) -> None:
     """Make a run directory, whole or not at all, or check that the one there is of the same experiment and data.
 
     Raises:
@@ -72,11 +75,15 @@ def start_run(path: Path, experiment: Experiment, tokenizer: Path, data_path: Pa
         raise UserError(f"{path}: this is a file, a run needs a folder; choose another --workdir")
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path}: this folder is not empty and holds no run; choose another --workdir")
-    origin = provenance() | {"data": str(data_path.absolute()), "data_fingerprint": data_fingerprint}
+    origin = provenance() | {"data": [_absolute(path) for path in data_paths], "data_fingerprint": data_fingerprint}
     with atomic_directory(path, lambda _: "is not empty") as made:
         _copy_files(tokenizer, made / "tokenizer")
         write_text(made / "run.json", json.dumps(origin, indent=2) + "\n")
         write_text(made / "experiment.json", to_json(experiment))
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).absolute())
 
 
 def _copy_files(source: Path, target: Path) -> None:
@@ -104,7 +111,7 @@ def _refuse_other_model(path: Path, experiment: Experiment, data_fingerprint: st
     origin = _read_json(path / "run.json", _ORIGIN_KEYS)
     if origin["data_fingerprint"] != data_fingerprint:
         raise UserError(
-            f"{path}: this run was trained on other data ({origin['data']}, fingerprint "
+            f"{path}: this run was trained on other data ({', '.join(origin['data'])}, fingerprint "
             f"{str(origin['data_fingerprint'])[:12]}; now {data_fingerprint[:12]}); choose another --workdir"
         )
 

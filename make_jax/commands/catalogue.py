@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from data_pipelines.checks import ProductChecker
-from data_pipelines.dataset import open_data
+from data_pipelines.prepared import open_data
 from data_pipelines.quarantine import Quarantine
 
 
 class Shown(NamedTuple):
-    """Title ("" if none) and encoded picture (b"" if none) of a product."""
+    """Title ("" if none) and main picture, encoded (b"" if none), of a product."""
 
     title: str
     image: bytes
@@ -32,13 +31,21 @@ def from_tables(products: Sequence[str], wanted: Iterable[str]) -> Catalogue:
         for product in chunk:
             catalogue.categories[product.product_id] = product.category
             if product.product_id in keep:
-                catalogue.shown[product.product_id] = Shown(product.title, product.image)
+                catalogue.shown[product.product_id] = _shown(product.title, product.images)
     return catalogue
 
 
-def from_prepared(path: Path, wanted: Iterable[str]) -> Catalogue:
-    """Look products up in prepared data, to show them only; ids it does not have are left out."""
-    data, keep = open_data(path, checksums=False), set(wanted)
-    rows = [row for row, product_id in enumerate(data.product_ids) if product_id in keep]
-    shown = {r["product_id"]: Shown(r["title"], r["image"]) for r in data.records(rows)} if rows else {}
-    return Catalogue(dict(zip(data.product_ids, data.categories, strict=True)), shown)
+def from_prepared(paths: Sequence[str], wanted: Iterable[str]) -> Catalogue:
+    """Look products up in the data of a run, to show them only; ids it does not have are left out."""
+    keep, catalogue = set(wanted), Catalogue({}, {})
+    for path in paths:
+        data = open_data(path, checksums=False)
+        rows = [row for row, product_id in enumerate(data.product_ids) if product_id in keep]
+        shown = {r["product_id"]: _shown(r["title"], r["images"]) for r in data.records(rows)} if rows else {}
+        catalogue.categories.update(zip(data.product_ids, data.categories, strict=True))
+        catalogue.shown.update(shown)
+    return catalogue
+
+
+def _shown(title: str, images: Sequence[bytes]) -> Shown:
+    return Shown(title, images[0] if images else b"")

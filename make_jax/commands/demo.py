@@ -47,7 +47,7 @@ def run_demo(workdir: Path, seed: int = 0) -> Path | None:
     experiment = apply_overrides(demo.get_config(), [f"training.seed={seed}"])
     log.info("3/6 training %d steps", experiment.training.steps)
     run = workdir / "run"
-    outcome = train_run(experiment, workdir / "data", run)
+    outcome = train_run(experiment, [str(workdir / "data")], run)
     if not outcome.finished:
         return None
     log.info("4/6 embedding the catalogue")

@@ -11,10 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.checks import ProductChecker
-from data_pipelines.input import query_batches, row_batches
+from data_pipelines.input import query_batches
 from data_pipelines.log_checks import checked_queries
 from data_pipelines.quarantine import Quarantine
+from data_pipelines.stored_feed import row_batches
 from data_pipelines.tokenizer import TextTokenizer, load_tokenizer
+from make_jax.commands.feeding import batch_shape
 from make_jax.errors import UserError
 from make_jax.model import build_model
 from make_jax.retrieval.embeddings import EmbeddingWriter
@@ -68,14 +70,14 @@ class TrainedModel:
         )
 
     def encode_rows(self, rows: Iterable[dict[str, Any]], source: str) -> Iterator[Any]:
-        """Vectors and weights of products given as rows (product_id, title, image), batch by batch."""
-        model = self.run.experiment.model
+        """Vectors and weights of products given as rows (product_id, title, images, regions), batch by batch."""
+        experiment = self.run.experiment
         with row_batches(
             rows,
             self._tokenizer,
+            batch_shape(experiment),
             batch_size=BATCH_SIZE,
-            image_size=(model.image.height, model.image.width),
-            max_title_tokens=model.title.max_tokens,
+            region_width=experiment.model.image.region_width or 0,
             source=source,
         ) as batches:
             yield from self._encoder.products(self.run.params, batches)
@@ -120,13 +122,14 @@ def embed_queries(run: Path, queries: str, out: Path, max_bad_share: float = MAX
 
 def _check_rows(quarantine: Quarantine, table: str, count: int, out: Path, max_bad_share: float) -> None:
     report = out.with_name(out.name + ".quarantine.parquet")
-    quarantine.accept(table, max_bad_share, report)
+    for name in quarantine.read:
+        quarantine.accept(name, max_bad_share, report)
     if quarantine.bad:
         quarantine.write(report)
-        reasons = ", ".join(f"{n} {reason}" for reason, n in quarantine.reasons(table).items())
-        log.warning(
-            "%d of %d rows set aside (%s), see %s", len(quarantine.bad), quarantine.read[table], reasons, report
-        )
+    for name, read in quarantine.read.items():
+        if reasons := quarantine.reasons(name):
+            told = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+            log.warning("%d of %d %s set aside (%s), see %s", sum(reasons.values()), read, name, told, report)
     if count == 0:
         raise UserError(f"there are no {table} to embed; check the table")
 

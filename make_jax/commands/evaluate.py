@@ -210,7 +210,7 @@ def _catalogue(run: Run, judged: Judged, products: Sequence[str]) -> catalogues.
     if products:
         return catalogues.from_tables(products, wanted)
     try:
-        return catalogues.from_prepared(Path(run.origin["data"]), wanted)
+        return catalogues.from_prepared(run.origin["data"], wanted)
     except DataError as error:
         judged.notes.append(f"no titles and pictures are shown, the data the run was trained on is gone ({error})")
         return catalogues.Catalogue({}, {})

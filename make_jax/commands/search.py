@@ -48,6 +48,6 @@ def search(run: Path, index: Path, query: str, k: int = 10) -> list[Hit]:
 
 def _shown(model: TrainedModel, product_ids: Iterable[str]) -> dict[str, Shown]:
     try:
-        return from_prepared(Path(model.run.origin["data"]), product_ids).shown
+        return from_prepared(model.run.origin["data"], product_ids).shown
     except DataError:
         return {}

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from data_pipelines.dataset import PreparedData, open_data
-from data_pipelines.decode import AugmentSpec
+from data_pipelines.cache import CachedData
 from data_pipelines.input import catalogue_batches, query_batches, train_batches
+from data_pipelines.plans import TrainPlans
+from data_pipelines.prepared import ProductData
 from data_pipelines.tokenizer import load_tokenizer
+from make_jax.commands.feeding import (
+    augmentation,
+    batch_shape,
+    check_pictures,
+    feed_options,
+    open_training_data,
+    sampling,
+)
 from make_jax.config import Experiment
 from make_jax.errors import UserError
 from make_jax.model import build_model
@@ -21,7 +31,8 @@ from make_jax.retrieval.encode import Encoder
 from make_jax.retrieval.exact import exact_top_k
 from make_jax.retrieval.metrics import Qrels, evaluate_rankings
 from make_jax.run import finish_run, read_metrics, start_run
-from make_jax.training.loop import Evaluate, Feed, Outcome, mesh_for, train
+from make_jax.training.feed import Feed
+from make_jax.training.loop import Evaluate, Outcome, mesh_for, train
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +44,31 @@ class Progress(NamedTuple):
     finished: bool
 
 
-def train_run(experiment: Experiment, data_path: Path, workdir: Path) -> Progress:
-    """Train `experiment` on prepared data into a run directory; goes on where an earlier call stopped.
+def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path) -> Progress:
+    """Train `experiment` on data into a run directory; goes on where an earlier call stopped.
+
+    Args:
+      experiment: what to train.
+      data_choices: see `open_training_data`.
+      workdir: the run directory.
 
     Raises:
       UserError, DataError: the data, the run directory or the configuration do not fit together; then nothing
         was written.
     """
-    data = open_data(data_path)
+    data, paths = open_training_data(data_choices)
     experiment = _complete(experiment, data)
-    mesh_for(experiment)  # refused before a run directory exists
-    start_run(workdir, experiment, data.tokenizer_path, data_path, data.fingerprint)
+    mesh_for(experiment)  # like the next line: refused before a run directory exists
+    plans = _training_plans(data, experiment)
+    start_run(workdir, experiment, data.tokenizer_path, paths, data.fingerprint)
     if (workdir / "result.json").exists():
         log.info("%s is trained to its last step already", workdir)
         return Progress(experiment.training.steps, True)
 
     def batches(start_step: int) -> Feed:
-        return _training_batches(data, experiment, start_step)
+        return train_batches(
+            data, plans, start_step=start_step, augment=augmentation(experiment), options=feed_options(experiment)
+        )
 
     outcome = train(experiment, workdir, batches, _dev_evaluation(data, experiment))
     if outcome.finished:
@@ -57,51 +76,43 @@ def train_run(experiment: Experiment, data_path: Path, workdir: Path) -> Progres
     return Progress(outcome.step, outcome.finished)
 
 
-def _complete(experiment: Experiment, data: PreparedData) -> Experiment:
+def _complete(experiment: Experiment, data: ProductData) -> Experiment:
     """Fill in what the data decides, and refuse what it contradicts."""
-    size = load_tokenizer(data.tokenizer_path).vocab_size
-    if experiment.model.vocab_size not in (None, size):
+    tokenizer = load_tokenizer(data.tokenizer_path)
+    model, size = experiment.model, tokenizer.vocab_size
+    if model.vocab_size not in (None, size):
         raise UserError(
-            f"model.vocab_size is {experiment.model.vocab_size}, but the tokenizer of {data.path} has {size} entries; "
+            f"model.vocab_size is {model.vocab_size}, but the tokenizer of {data.path} has {size} entries; "
             "leave model.vocab_size unset"
         )
-    if len(data.interactions["query_index"]) == 0:
-        raise UserError(
-            f"{data.path}: there are no clicks to learn from; run make-jax prepare again with --interactions"
-        )
-    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, vocab_size=size))
+    if not len(data.interactions["query_index"]):
+        if not len(data.pseudo_pairs["query_index"]):
+            raise UserError(
+                f"{data.path}: there are no clicks to learn from; run make-jax prepare again with --interactions"
+            )
+        log.warning("%s has no clicks: the model learns from queries made up of the titles alone", data.path)
+    check_pictures(experiment, data)
+    image = dataclasses.replace(model.image, region_width=data.region_width or None)
+    model = dataclasses.replace(model, vocab_size=size, pad_id=tokenizer.pad_id, image=image)
+    return dataclasses.replace(experiment, model=model)
 
 
-def _training_batches(data: PreparedData, experiment: Experiment, start_step: int) -> Feed:
-    model, settings = experiment.model, experiment.data
-    batches = train_batches(
-        data,
-        batch_size=experiment.training.batch_size,
-        seed=experiment.training.seed,
-        start_step=start_step,
-        image_size=(model.image.height, model.image.width),
-        max_query_tokens=model.query.max_tokens,
-        max_title_tokens=model.title.max_tokens,
-        max_product_queries=settings.product_queries,
-        augment=AugmentSpec(min_scale=settings.crop, flip=settings.flip),
-        popularity_power=settings.popularity_power,
-        purchase_weight=settings.purchase_weight,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        prefetch=settings.prefetch,
-    )
-    if batches.share_truncated:
+def _training_plans(data: ProductData, experiment: Experiment) -> TrainPlans:
+    plans = TrainPlans(data, sampling(experiment), batch_shape(experiment), jax.process_index(), jax.process_count())
+    if plans.share_truncated:
         log.warning(
             "%.1f %% of the products were clicked under more than data.product_queries=%d queries; the rest of their "
             "queries may take them as negatives",
-            100 * batches.share_truncated,
-            settings.product_queries,
+            100 * plans.share_truncated,
+            experiment.data.product_queries,
         )
-    return batches
+    if isinstance(data, CachedData):
+        data.check(plans.shape, augmentation(experiment))
+    return plans
 
 
-def _dev_evaluation(data: PreparedData, experiment: Experiment) -> Evaluate:
-    """Metrics of the dev queries over the whole catalogue by exact search; nothing where there are none."""
+def _dev_evaluation(data: ProductData, experiment: Experiment) -> Evaluate:
+    """Metrics of the dev queries over their whole catalogue by exact search; nothing where there are none."""
     dev = data.dev
     if dev is None:
         return lambda params: {}
@@ -117,9 +128,8 @@ def _dev_evaluation(data: PreparedData, experiment: Experiment) -> Evaluate:
         queries = encoder.queries(
             params, query_batches(dev.queries, tokenizer, batch_size=size, max_query_tokens=model.query.max_tokens)
         )
-        image_size = (model.image.height, model.image.width)
         with catalogue_batches(
-            data, batch_size=size, image_size=image_size, max_title_tokens=model.title.max_tokens
+            data, batch_shape(experiment), batch_size=size, stop=dev.num_products, options=feed_options(experiment)
         ) as batches:
             products = encoder.all_products(params, batches)
         _, ranking = exact_top_k(queries, products.vectors, qrels.depth(dev.query_ids))

@@ -23,7 +23,10 @@ class RetrievalModel(Protocol):
     def encode_product(
         self, params: Params, title_ids: jax.Array, image: jax.Array, has_image: jax.Array
     ) -> ProductEmbedding:
-        """int32[B, T], uint8[B, H, W, 3], bool[B] → unit vectors float32[B, E] and modal weights [B, 2]."""
+        """Titles int32[B, T] and pictures → unit vectors float32[B, E] and modal weights [B, 2].
+
+        Pictures are pixels uint8[B, I, H, W, 3] with bool[B, I], or region features float32[B, R, F] with bool[B, R].
+        """
 
     def losses(self, params: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The training loss of a global batch and the scalars to log."""

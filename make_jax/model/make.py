@@ -29,9 +29,9 @@ class MakeModule(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        self.query = TextEncoder(config.query, self.vocab_size)
+        self.query = TextEncoder(config.query, self.vocab_size, config.pad_id)
         self.query_projection = nn.Dense(config.embedding, use_bias=False)
-        self.title = TextEncoder(config.title, self.vocab_size)
+        self.title = TextEncoder(config.title, self.vocab_size, config.pad_id)
         self.image = ImageEncoder(config.image)
         self.cross_modal = CrossModalLayers(config.fusion.layers, config.title.transformer)
         self.adaptation = ModalAdaptation(config.fusion, config.embedding)
@@ -46,7 +46,7 @@ class MakeModule(nn.Module):
     def encode_product(
         self, title_ids: jax.Array, image: jax.Array, has_image: jax.Array, deterministic: bool = True
     ) -> ProductEmbedding:
-        """Unit vectors of products: int32[B, T], uint8[B, H, W, 3], bool[B] → ProductEmbedding."""
+        """Unit vectors and weights of products: titles int32[B, T] and pictures as `ImageEncoder` takes them."""
         title, title_mask = self.title(title_ids, deterministic)
         picture, picture_mask = self.image(image, has_image, deterministic)
         if not deterministic:
@@ -84,14 +84,22 @@ class Make:
 
     def init(self, rng: jax.Array) -> Params:
         """Fresh float32 parameters."""
-        image = self.config.image
+        token = int(self.config.pad_id == 0)  # any but padding
         batch = {
-            "query_ids": jnp.ones((1, self.config.query.max_tokens), jnp.int32),
-            "title_ids": jnp.ones((1, self.config.title.max_tokens), jnp.int32),
-            "image": jnp.zeros((1, image.height, image.width, 3), jnp.uint8),
-            "has_image": jnp.ones((1,), bool),
+            "query_ids": jnp.full((1, self.config.query.max_tokens), token, jnp.int32),
+            "title_ids": jnp.full((1, self.config.title.max_tokens), token, jnp.int32),
+            **self._example_pictures(),
         }
         return self.module.init(rng, batch)["params"]
+
+    def _example_pictures(self) -> Batch:
+        image = self.config.image
+        if image.stem == "regions":
+            return {"image": jnp.zeros((1, 1, image.region_width or 1)), "has_image": jnp.ones((1, 1), bool)}
+        return {
+            "image": jnp.zeros((1, 1, image.height, image.width, 3), jnp.uint8),
+            "has_image": jnp.ones((1, 1), bool),
+        }
 
     def _apply(self, params: Params, *inputs: Any, **options: Any) -> Any:
         return self.module.apply({"params": params}, *inputs, **options)
@@ -104,7 +112,7 @@ class Make:
     def encode_product(
         self, params: Params, title_ids: jax.Array, image: jax.Array, has_image: jax.Array
     ) -> ProductEmbedding:
-        """Unit vectors and modal weights of products: int32[B, T], uint8[B, H, W, 3], bool[B]."""
+        """Unit vectors and weights of products: titles int32[B, T] and pictures as `ImageEncoder` takes them."""
         encoded: ProductEmbedding = self._apply(params, title_ids, image, has_image, method="encode_product")
         return encoded
 

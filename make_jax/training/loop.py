@@ -9,30 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from make_jax.config import Experiment
 from make_jax.model import build_model
 from make_jax.training.checkpoints import Checkpoints
-from make_jax.training.mesh import make_mesh, place_batch
+from make_jax.training.feed import DeviceFeed, Feed
+from make_jax.training.mesh import make_mesh
 from make_jax.training.metrics_log import MetricsLog
 from make_jax.training.optimizer import make_optimizer, make_schedule
 from make_jax.training.step import make_trainer
 
 log = logging.getLogger(__name__)
-
-
-class Feed(Protocol):
-    """Batches, one a step, that hold threads and files until they are closed; a generator is one."""
-
-    def __next__(self) -> dict[str, np.ndarray]: ...
-
-    def close(self) -> None: ...
 
 
 Batches = Callable[[int], Feed]
@@ -82,21 +74,21 @@ def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Eva
         with (
             MetricsLog(workdir, start) as metrics_log,
             _stop_on_signal() as stopped,
-            closing(batches(start)) as feed,
+            DeviceFeed(batches(start), mesh) as feed,
             _Window(metrics_log, config.batch_size, schedule, start, config.steps) as window,
         ):
             step = start
             while step < config.steps and not stopped():
                 with window.waiting():
-                    batch = place_batch(next(feed), mesh)
+                    batch = next(feed)
                 state, metrics = trainer.step(state, batch)
                 step += 1
                 window.add(step, metrics)
                 checkpoint = _due(step, config.checkpoint_every)
                 if checkpoint or _due(step, config.log_every):
-                    window.close()
+                    window.close(feed.set_aside)
                 if _due(step, config.eval_every) or step == config.steps:
-                    window.close()
+                    window.close(feed.set_aside)
                     if dev := evaluate(state.params):
                         metrics_log.write(step, {f"dev/{name}": value for name, value in dev.items()})
                     window.restart()
@@ -104,7 +96,7 @@ def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Eva
                     metrics_log.flush()
                     checkpoints.save(step, state)
             # The end, or a signal: what is not saved yet is saved now, its numbers first.
-            window.close()
+            window.close(feed.set_aside)
             metrics_log.flush()
             checkpoints.save(step, state)
     return Outcome(state.params, step, step == config.steps)
@@ -147,7 +139,7 @@ class _Window:
     def add(self, step: int, metrics: Any) -> None:
         self._pending.append((step, metrics))
 
-    def close(self) -> None:
+    def close(self, set_aside: int) -> None:
         """Fetch the window's metrics, refuse a non-finite loss, and write one record a step."""
         if not self._pending:
             return
@@ -167,6 +159,7 @@ class _Window:
             "examples_per_second": len(steps) * self._batch_size / seconds,
             "input_wait": min(self._wait / seconds, 1.0),
             "learning_rate": float(self._schedule(steps[-1] - 1)),
+            "records_set_aside": set_aside,
         }
         for step, record in zip(steps, fetched, strict=True):
             self._log.write(step, record | (speed if step == steps[-1] else {}))

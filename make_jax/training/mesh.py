@@ -25,7 +25,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(qkv|up|gate_hidden)/bias$", PartitionSpec("tensor")),
     (r"(out|down)/kernel$", PartitionSpec("tensor", "fsdp")),
     (r"tokens/embedding$", PartitionSpec("tensor", "fsdp")),
-    (r"(project_title|project_picture|query_projection|stem_\d+)/kernel$", PartitionSpec(None, "fsdp")),
+    (r"(project_title|project_picture|query_projection|stem_\d+|regions)/kernel$", PartitionSpec(None, "fsdp")),
     (r".*", PartitionSpec()),
 )
 

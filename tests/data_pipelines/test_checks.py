@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from catalogue_files import picture, product, write_jsonl, write_products
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -120,6 +120,7 @@ def test_pictures_are_turned_upright() -> None:
         assert image.size == (20, 40)
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=200), cut=st.integers(0, 400), at=st.integers(0, 400))
 def test_no_bytes_make_the_picture_check_fail(data: bytes, cut: int, at: int) -> None:
     sound = picture(kind="PNG")
@@ -139,7 +140,7 @@ def test_pictures_named_by_path(tmp_path: Path) -> None:
     lines = ["product_id,title,image_path", *(f"{i},title,{name}" for i, name in enumerate(names)), "7,title,"]
     (folder / "p.csv").write_text("\n".join(lines), encoding="utf-8")
     clean, quarantine = check_products(folder / "p.csv")
-    assert [(p.product_id, p.image) for p in clean] == [("0", picture()), ("7", b"")]
+    assert [(p.product_id, p.images) for p in clean] == [("0", (picture(),)), ("7", ())]
     assert [row.reason for row in quarantine.bad] == [
         *["image_path_outside"] * 3,
         "image_not_found",
@@ -154,7 +155,7 @@ def test_identical_duplicates_are_merged_even_over_files(tmp_path: Path) -> None
     write_products(tmp_path / "b.parquet", [spaced, product(2, image=picture(99)), product(3)])
     clean, quarantine = check_products(tmp_path / "?.parquet")
     assert [p.product_id for p in clean] == ["p1", "p2", "p3"]
-    assert clean[1].image == product(2)["image"]
+    assert clean[1].images == (product(2)["image"],)
     assert quarantine.merged["products"] == 2
     assert [(Path(row.file).name, row.row, row.reason) for row in quarantine.bad] == [
         ("b.parquet", 2, "duplicate_product_id")
@@ -164,14 +165,116 @@ def test_identical_duplicates_are_merged_even_over_files(tmp_path: Path) -> None
 def test_a_bad_row_does_not_take_the_id_from_a_sound_one(tmp_path: Path) -> None:
     path = write_products(tmp_path / "p.parquet", [product(1, image=b"broken"), product(1)])
     clean, quarantine = check_products(path)
-    assert [(p.product_id, p.image) for p in clean] == [("p1", product(1)["image"])]
+    assert [(p.product_id, p.images) for p in clean] == [("p1", (product(1)["image"],))]
     assert quarantine.reasons("products") == {"undecodable_image": 1}
+
+
+def write_lists(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Writes products with lists of pictures or regions."""
+    fields = [("product_id", pa.string()), ("title", pa.string()), ("image", pa.list_(pa.binary()))]
+    schema = pa.schema([*fields, ("regions", pa.list_(pa.list_(pa.float64())))])
+    pq.write_table(pa.Table.from_pylist([{"title": "shirt", **row} for row in rows], schema), path)
+    return path
+
+
+def test_further_pictures_that_are_bad_do_not_cost_the_product(tmp_path: Path) -> None:
+    a, b, c = picture(1), picture(2), picture(3)
+    images = [[a, b"broken", b, huge_png(9_000, 9_000), c], [b"broken", a], [None, b, b""], [a], []]
+    rows = [{"product_id": f"p{i}", "image": cell} for i, cell in enumerate(images)]
+    path = write_lists(tmp_path / "p.parquet", rows)
+    clean, quarantine = check_products(path)
+    assert {p.product_id: p.images for p in clean} == {"p0": (a, b, c), "p2": (b,), "p3": (a,), "p4": ()}
+    assert [(row.table, row.row, row.key, row.reason) for row in quarantine.bad] == [
+        ("further images", 1, "p0", "undecodable_image"),
+        ("further images", 1, "p0", "image_too_large"),
+        ("products", 2, "p1", "undecodable_image"),
+    ]
+    assert quarantine.bad[0].detail.startswith("picture 2: ")
+    assert quarantine.bad[1].detail.startswith("picture 4: ")
+    assert quarantine.read == {"products": 5, "further images": 4}
+    assert quarantine.share("further images") == 0.5
+    with pytest.raises(DataError, match=r"further images: 50\.0% of 4 rows are bad"):
+        quarantine.accept("further images", 0.1, tmp_path / "report.parquet")
+
+
+def test_sixteen_pictures_of_a_product_are_kept(tmp_path: Path) -> None:
+    images = [picture(i) for i in range(18)]
+    clean, quarantine = check_products(write_lists(tmp_path / "p.parquet", [{"product_id": "p", "image": images}]))
+    assert clean[0].images == tuple(images[:16])
+    assert [row.reason for row in quarantine.bad] == ["too_many_images"] * 2
+
+
+def test_several_pictures_named_by_path(tmp_path: Path) -> None:
+    for i in range(2):
+        (tmp_path / f"{i}.jpg").write_bytes(picture(i))
+    (tmp_path / "p.csv").write_text("product_id,image_path\n1,0.jpg||1.jpg|none.jpg\n", encoding="utf-8")
+    clean, quarantine = check_products(tmp_path / "p.csv")
+    assert clean[0].images == (picture(0), picture(1))
+    assert [(row.table, row.reason) for row in quarantine.bad] == [("further images", "image_not_found")]
+
+
+def test_regions_become_a_matrix_of_float16(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(100, 7)).astype(np.float32)
+    rows = [{"product_id": "1", "title": None, "regions": values.tolist()}, {"product_id": "2", "regions": []}]
+    clean, quarantine = check_products(write_lists(tmp_path / "p.parquet", rows))
+    assert quarantine.bad == []
+    assert [(p.product_id, p.region_width) for p in clean] == [("1", 7), ("2", 0)]
+    found = np.frombuffer(clean[0].regions, np.float16).reshape(-1, 7)
+    np.testing.assert_array_equal(found, values.astype(np.float16))
+    assert clean[1].regions == b""
+
+
+BAD_REGIONS: dict[str, dict[str, Any]] = {
+    "ragged": {"regions": [[1.0, 2.0], [1.0]]},
+    "a missing region": {"regions": [[1.0, 2.0], None]},
+    "a missing value": {"regions": [[1.0, None]]},
+    "not finite": {"regions": [[1.0, float("inf")]]},
+    "not a number": {"regions": [[float("nan"), 1.0]]},
+    "beyond float16": {"regions": [[1.0, 70_000.0]]},
+    "too many": {"regions": [[1.0, 2.0]] * 101},
+    "empty": {"regions": [[], []]},
+    "too wide": {"regions": [[0.5] * 8_193]},
+    "beside a picture": {"regions": [[1.0, 2.0]], "image": [picture()]},
+    "another width": {"regions": [[1.0, 2.0, 3.0]]},
+}
+
+
+@pytest.mark.parametrize("case", BAD_REGIONS)
+def test_bad_regions_are_set_aside(tmp_path: Path, case: str) -> None:
+    sound = {"product_id": "1", "regions": [[1.0, 2.0]]}
+    path = write_lists(tmp_path / "p.parquet", [sound, {"product_id": "2", **BAD_REGIONS[case]}])
+    clean, quarantine = check_products(path)
+    assert [p.product_id for p in clean] == ["1"]
+    assert [(row.row, row.key, row.reason) for row in quarantine.bad] == [(2, "2", "bad_regions")]
+    assert quarantine.bad[0].detail
+
+
+def test_the_first_product_with_regions_decides_their_width(tmp_path: Path) -> None:
+    write_lists(tmp_path / "a.parquet", [{"product_id": "0"}, {"product_id": "1", "regions": [[1.0] * 3]}])
+    rows = [{"product_id": "2", "regions": [[1.0] * 2]}, {"product_id": "2", "regions": [[1.0] * 3]}]
+    write_lists(tmp_path / "b.parquet", rows)
+    clean, quarantine = check_products(tmp_path / "?.parquet")
+    assert [(p.product_id, p.region_width) for p in clean] == [("0", 0), ("1", 3), ("2", 3)]
+    assert [row.detail for row in quarantine.bad] == ["each region has 2 values, those of earlier products have 3"]
+
+
+def test_another_order_of_pictures_is_other_content(tmp_path: Path) -> None:
+    a, b = picture(1), picture(2)
+    rows = [{"product_id": "1", "image": images} for images in ([a, b], [a, b], [b, a], [a])]
+    clean, quarantine = check_products(write_lists(tmp_path / "p.parquet", rows))
+    assert len(clean) == 1
+    assert quarantine.merged["products"] == 1
+    assert [(row.row, row.reason) for row in quarantine.bad] == [
+        (3, "duplicate_product_id"),
+        (4, "duplicate_product_id"),
+    ]
 
 
 CELLS = st.none() | st.sampled_from(["", " ", "p1", "p2", "x"]) | st.text(max_size=6)
 IMAGES = st.sampled_from([None, b"", b"x", picture(), picture()[:80], huge_png(9_000, 9_000)])
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.fixed_dictionaries({"product_id": CELLS, "title": CELLS, "image": IMAGES}), max_size=12))
 def test_every_product_row_is_accounted_for(rows: list[dict[str, Any]], tmp_path_factory: Any) -> None:
     path = write_products(tmp_path_factory.mktemp("fuzz") / "p.parquet", [product(0), *rows])
@@ -180,7 +283,7 @@ def test_every_product_row_is_accounted_for(rows: list[dict[str, Any]], tmp_path
     assert len({p.product_id for p in clean}) == len(clean)
     for p in clean:
         assert p.product_id
-        assert p.title or p.image
+        assert p.title or p.images
         assert p.title == clean_text(p.title)
 
 

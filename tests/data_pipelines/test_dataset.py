@@ -1,29 +1,30 @@
-"""A prepared directory opens as a TFDS dataset and through `open_data`, and damage to it is told."""
+"""Prepared data opens through `open_prepared`, local or remote, and damage to it is told."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
-from catalogue_files import COLOURS, picture, product, small_catalogue
+from catalogue_files import COLOURS, product
+from prepared_files import record, write_data
 
 from data_pipelines import manifest
-from data_pipelines.dataset import PreparedData, open_data, product_features, write_products
+from data_pipelines.dataset import PreparedData, open_prepared
 from data_pipelines.errors import DataError
-from data_pipelines.prepare import prepare
+from data_pipelines.host_tensorflow import tf
+from data_pipelines.shards import Storage
 from data_pipelines.tokenizer import load_tokenizer
 
 COUNT = 40
+both = pytest.mark.parametrize("storage", get_args(Storage))
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("catalogue")
-    return prepare(**small_catalogue(folder / "in", COUNT), out=folder / "DATA", shard_bytes=5_000, progress=False).out
+    return write_data(tmp_path_factory.mktemp("prepared") / "DATA", COUNT)
 
 
 @pytest.fixture
@@ -39,83 +40,77 @@ def copy(prepared: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def data(prepared: Path) -> PreparedData:
-    return open_data(prepared)
+    return open_prepared(prepared)
 
 
-def test_tfds_opens_it(prepared: Path) -> None:
-    builder = tfds.builder_from_directory(prepared)
-    assert builder.info.splits["products"].num_examples == COUNT
-    assert builder.info.splits["products"].num_shards > 2
-    source = builder.as_data_source(split="products")
-    for number, record in enumerate(source):
-        expected = product(number)
-        assert record["product_id"].decode() == expected["product_id"]
-        assert record["title"].decode() == expected["title"]
-        assert record["category"].decode() == expected["category"]
-        assert record["image"] == expected["image"]
-    assert number == COUNT - 1
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Prepared data in TensorFlow's file system in memory, which no other library can look into."""
+    local = write_data(tmp_path_factory.mktemp("remote") / "DATA", COUNT, storage="tfrecord")
+    upload(local, "ram://bucket/DATA")
+    return "ram://bucket/DATA"
 
 
-def test_records_come_by_row_in_any_order(data: PreparedData) -> None:
-    tokenizer = load_tokenizer(data.tokenizer_path)
+def upload(local: Path, remote: str) -> None:
+    for path in local.rglob("*"):
+        if path.is_file():
+            with tf.io.gfile.GFile(f"{remote}/{path.relative_to(local).as_posix()}", "wb") as file:
+                file.write(path.read_bytes())
+
+
+@both
+def test_records_come_by_row_in_any_order(tmp_path: Path, storage: Storage) -> None:
+    data = open_prepared(write_data(tmp_path / "DATA", COUNT, storage=storage))
     rows = [39, 0, 17, 0]
-    for row, record in zip(rows, data.records(rows), strict=True):
-        title_ids = record.pop("title_ids")
-        assert record == product(row)
-        assert title_ids.dtype == np.int32
-        np.testing.assert_array_equal(title_ids, tokenizer.encode([record["title"]], 512)[0])
+    for row, found in zip(rows, data.records(rows), strict=True):
+        expected = record(row)
+        assert {name: found[name] for name in ("product_id", "title", "category", "images")} == {
+            **{name: product(row)[name] for name in ("product_id", "title", "category")},
+            "images": expected["images"],
+        }
+        assert found["title_ids"].dtype == np.int32
+        np.testing.assert_array_equal(found["title_ids"], expected["title_ids"])
     assert data.records([]) == []
 
 
-def test_serialized_records_are_tf_examples(data: PreparedData) -> None:
-    for row, message in zip((3, 1), data.serialized(np.array([3, 1])), strict=True):
-        record = product_features().deserialize_example_np(message)
-        assert record["product_id"].decode() == f"p{row}"
-
-
-def test_products_without_title_image_or_category(tmp_path: Path) -> None:
-    bare = {"product_id": "1", "title": "", "category": "", "image": b"", "title_ids": np.zeros(0, np.int32)}
-    full = {
-        "product_id": "é",
-        "title": "红",
-        "category": "c",
-        "image": picture(),
-        "title_ids": np.arange(4, dtype=np.int32),
-    }
-    assert write_products(tmp_path, [bare, full, bare], max_records_per_shard=2) == 2
-    source = tfds.builder_from_directory(tmp_path).as_data_source(split="products")
-    assert source[0]["image"] == b""
-    assert list(source[0]["title_ids"]) == []
-    assert source[1]["title"].decode() == "红"
-    assert list(source[1]["title_ids"]) == [0, 1, 2, 3]
+def test_a_record_that_cannot_be_shown_is_named(copy: Path) -> None:
+    data = open_prepared(copy)
+    shard = sorted(copy.glob("catalogue-*"))[2]
+    shard.unlink()
+    assert len(data.records([0, 39])) == 2
+    with pytest.raises(DataError) as caught:
+        data.records([0, 17])
+    for part in (str(copy), "row 17", shard.name, "record 3", "prepare` again"):
+        assert part in str(caught.value)
 
 
 def test_tables(data: PreparedData) -> None:
     assert data.num_products == COUNT
     assert data.product_ids.tolist() == [f"p{i}" for i in range(COUNT)]
     assert data.categories.tolist() == [product(i)["category"] for i in range(COUNT)]
-    lengths = {len(column) for column in data.interactions.values()}
-    assert len(lengths) == 1
-    assert all(column.dtype == np.int32 for column in data.interactions.values())
+    assert data.title_tokens.tolist() == [4] * COUNT
+    assert data.num_images.tolist() == [1 + i % 2 for i in range(COUNT)]
+    assert {column.dtype for column in (data.title_tokens, data.num_images, data.query_keys)} == {np.dtype(np.int32)}
+    assert (data.max_images, data.region_width, data.storage, data.pad_id) == (2, 0, "array_record", 0)
+    for pairs, keys in ((data.interactions, 5), (data.pseudo_pairs, 2)):
+        assert len(pairs) == keys
+        assert len({len(column) for column in pairs.values()}) == 1
+        assert {column.dtype for column in pairs.values()} == {np.dtype(np.int32)}
+    assert data.pseudo_pairs["product_index"].tolist() == [35, 36, 37, 38, 39]
     tokenizer = load_tokenizer(data.tokenizer_path)
-    assert len(data.queries) == len(data.query_keys) == len(data.query_ids)
-    for query, ids in zip(data.queries, data.query_ids, strict=True):
-        np.testing.assert_array_equal(ids, tokenizer.encode([query], 128)[0])
-    assert data.query_keys.dtype == np.int32
+    ids = data.query_ids
+    assert ids.splits.dtype == np.int64
+    assert len(data.queries) == len(data.query_keys) == len(ids.splits) - 1
+    for number, query in enumerate(data.queries):
+        found = ids.values[ids.splits[number] : ids.splits[number + 1]]
+        np.testing.assert_array_equal(found, tokenizer.encode([query], 128)[0])
 
 
-def test_repeated_clicks_are_added_up_and_equal_queries_share_a_key(data: PreparedData) -> None:
-    def clicked(query: str) -> dict[str, int]:
-        log = data.interactions
-        mask = (log["query_index"] == data.queries.index(query)) & (log["product_index"] == 0)
-        assert mask.sum() == 1
-        return {name: int(log[name][mask][0]) for name in ("clicks", "purchases", "last_day")}
-
-    assert clicked("red shirt") == {"clicks": 1 + 2, "purchases": 0 + 1, "last_day": 3}
-    assert clicked("Red Shirt") == {"clicks": 4, "purchases": 1, "last_day": 9}
-    keys = {data.query_keys[data.queries.index(query)] for query in ("red shirt", "Red Shirt", "shirt red")}
-    assert len(keys) == 1
-    assert len(set(data.query_keys.tolist())) == len(data.queries) - 2
+def test_groups_are_the_streamed_shards(data: PreparedData, remote: str) -> None:
+    assert data.product_groups is None
+    groups = open_prepared(remote).product_groups
+    assert groups is not None
+    assert groups.tolist() == [row // 7 for row in range(COUNT)]
 
 
 def test_dev(data: PreparedData) -> None:
@@ -130,9 +125,49 @@ def test_dev(data: PreparedData) -> None:
     assert {column.dtype for column in dev.qrels.values()} == {np.dtype(np.int32)}
 
 
-def refused(path: Path, *parts: str) -> None:
+def test_remote_data_is_the_same_data(remote: str, tmp_path: Path) -> None:
+    local = open_prepared(write_data(tmp_path / "DATA", COUNT, storage="tfrecord"))
+    data = open_prepared(remote + "/")
+    assert data.path == remote
+    assert data.fingerprint == local.fingerprint
+    rows = np.random.default_rng(0).permutation(COUNT)
+    assert data.shards.read(rows) == local.shards.read(rows)
+    assert data.queries == local.queries
+    assert data.product_ids.tolist() == local.product_ids.tolist()
+    assert load_tokenizer(data.tokenizer_path).vocab_size == load_tokenizer(local.tokenizer_path).vocab_size
+    assert data.dev is not None
+
+
+def test_shards_of_remote_data_are_not_copied(remote: str) -> None:
+    folder = open_prepared(remote).tokenizer_path.parent
+    copied = {path.name for path in folder.iterdir()}
+    assert {"dataset_info.json", "features.json", "products.parquet"} <= copied
+    assert not [name for name in copied if name.startswith("catalogue-")]
+
+
+def test_remote_data_that_cannot_be_used(remote: str, copy: Path, tmp_path: Path) -> None:
+    upload(copy, "ram://bucket/random")
+    refused("ram://bucket/random", "ram://bucket/random", "array_record", "mount the bucket", "--storage tfrecord")
+    refused("ram://bucket/none", "ram://bucket/none has no manifest.json")
+    refused("nowhere://bucket/DATA", "nowhere://bucket/DATA/manifest.json cannot be read", "nowhere", "access")
+    local = write_data(tmp_path / "changed", COUNT, storage="tfrecord")
+    shard, table = sorted(local.glob("catalogue-*"))[1], local / "interactions.parquet"
+    sound = table.read_bytes()
+    table.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    upload(local, "ram://bucket/changed")
+    refused("ram://bucket/changed", "ram://bucket/changed/interactions.parquet", manifest.sha256(table))
+    table.write_bytes(sound)
+    shard.write_bytes(shard.read_bytes() + b"x")
+    upload(local, "ram://bucket/longer")
+    refused("ram://bucket/longer", f"ram://bucket/longer/{shard.name}", str(shard.stat().st_size))
+    shard.unlink()
+    upload(local, "ram://bucket/fewer")
+    refused("ram://bucket/fewer", f"ram://bucket/fewer/{shard.name} is missing")
+
+
+def refused(path: Path | str, *parts: str) -> None:
     with pytest.raises(DataError) as caught:
-        open_data(path)
+        open_prepared(path)
     for part in parts:
         assert part in str(caught.value)
 
@@ -152,7 +187,7 @@ def test_sizes_are_compared_even_where_checksums_would_take_long(copy: Path, mon
     size = shard.stat().st_size
     with shard.open("r+b") as file:
         file.write(b"changed")
-    assert open_data(copy).num_products == COUNT
+    assert open_prepared(copy).num_products == COUNT
     with shard.open("ab") as file:
         file.write(b"x")
     refused(copy, shard.name, str(size), str(size + 1))
@@ -162,11 +197,14 @@ def test_a_missing_file_a_foreign_directory_and_another_version(copy: Path, tmp_
     refused(tmp_path / "none", "is not a directory")
     refused(tmp_path, "no manifest.json", "make-jax prepare")
     contents: dict[str, Any] = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps(contents | {"format_version": 99}))
-    refused(copy, "99", "prepare` again")
+    for other in (1, 99):
+        (copy / "manifest.json").write_text(json.dumps(contents | {"format_version": other}))
+        refused(copy, f"format {other}", "format 2", "prepare` again")
     (copy / "manifest.json").write_text("{")
     refused(copy, "manifest.json cannot be read")
+    (copy / "manifest.json").write_bytes(b'"\xff"')
+    refused(copy, "manifest.json cannot be read")
     (copy / "manifest.json").write_text(json.dumps(contents))
-    assert open_data(copy).manifest == contents
+    assert open_prepared(copy).manifest == contents
     (copy / "interactions.parquet").unlink()
     refused(copy, "interactions.parquet is missing")

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import io
+import resource
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import encode, photo
 from PIL import Image
 
-from data_pipelines.decode import AugmentSpec, decode_and_resize
-from data_pipelines.errors import DataError
+from data_pipelines.decode import decode_and_resize, decode_pictures
 from data_pipelines.host_tensorflow import tf
-
-
-def photo(height: int, width: int, seed: int = 0) -> Image.Image:
-    """A smooth colourful picture with an edge in it."""
-    rows, columns = np.indices((height, width)) / max(height, width)
-    phase = np.random.default_rng(seed).uniform(0, 6, 3)
-    waves = np.sin(7 * rows[..., None] + 5 * columns[..., None] + phase)
-    pixels = 127 + 90 * waves + 30 * (columns > 0.4)[..., None]
-    return Image.fromarray(pixels.astype(np.uint8))
-
-
-def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+from data_pipelines.images import MAX_PIXELS
 
 
 def with_pillow(encoded: bytes, height: int, width: int) -> np.ndarray:
@@ -70,18 +59,49 @@ def transparent(image: Image.Image) -> Image.Image:
         lambda image: encode(image, "PNG"),
         lambda image: encode(image.convert("L"), "PNG"),
         lambda image: encode(image.convert("LA"), "PNG"),
+        lambda image: encode(image.convert("1"), "PNG"),
         lambda image: encode(image.convert("P"), "PNG"),
+        lambda image: encode(image.quantize(16), "PNG", bits=4),
+        lambda image: encode(image.quantize(4), "PNG", bits=2),
+        lambda image: encode(image.quantize(16), "PNG", transparency=bytes(range(0, 256, 16))),
+        lambda image: encode(image.quantize(16), "PNG", transparency=3),
         lambda image: encode(transparent(image), "PNG"),
     ],
-    ids=["jpeg", "progressive", "grey jpeg", "png", "grey png", "grey alpha png", "palette png", "alpha png"],
+    ids=[
+        "jpeg",
+        "progressive",
+        "grey jpeg",
+        "png",
+        "grey png",
+        "grey alpha png",
+        "one bit png",
+        "palette png",
+        "16 colours png",
+        "4 colours png",
+        "palette png with opacities",
+        "palette png with a clear colour",
+        "alpha png",
+    ],
 )
 def test_as_pillow_sees_it(encoded_as: Any, size: tuple[int, int]) -> None:
     assert difference(encoded_as(photo(*size)), 80, 64) < 1
 
 
-def test_cmyk() -> None:
+def test_cmyk_as_adobe_writes_it() -> None:
+    """Inverted, as Pillow writes it, too."""
     encoded = encode(photo(80, 60).convert("CMYK"), "JPEG", quality=92)
+    assert b"Adobe" in encoded
     assert difference(encoded, 80, 64) < 3
+
+
+def test_cmyk_that_is_not_inverted() -> None:
+    encoded = encode(Image.new("CMYK", (16, 16), (200, 100, 50, 25)), "JPEG", quality=95)
+    start = encoded.index(b"\xff\xee")  # the segment that says Adobe
+    plain = encoded[:start] + encoded[start + 2 + struct.unpack_from(">H", encoded, start + 2)[0] :]
+    # Without it, what the file holds (the inverted levels) is taken as it is.
+    inks = 255 - np.array([200, 100, 50, 25])
+    expected = (255 - inks[:3]) * (255 - inks[3]) / 255
+    assert np.abs(decode_and_resize(plain, 16, 16).numpy()[8, 8] - expected).max() < 4
 
 
 def test_sixteen_bits_keep_the_upper_eight() -> None:
@@ -120,10 +140,6 @@ def test_keeps_the_aspect_and_the_middle(size: tuple[int, int], box: tuple[int, 
         assert span[0] == (room - len(span)) // 2
 
 
-def test_no_picture_is_all_zero() -> None:
-    assert not decode_and_resize(b"", 8, 6).numpy().any()
-
-
 @pytest.mark.parametrize(
     "encoded",
     [
@@ -133,66 +149,81 @@ def test_no_picture_is_all_zero() -> None:
         encode(photo(80, 60), "BMP"),
         encode(photo(80, 60), "WEBP"),
         b"not a picture",
+        b"a text that is longer than any header is",
         b"x",
+        b"",
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff",
     ],
-    ids=["cut jpeg", "cut png", "gif", "bmp", "webp", "text", "one byte"],
+    ids=["cut jpeg", "cut png", "gif", "bmp", "webp", "text", "long text", "one byte", "nothing", "png", "jpeg"],
 )
 def test_anything_else_is_refused(encoded: bytes) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_and_resize(encoded, 80, 64)
+    pixels, bad = decode_pictures([encoded], 80, 64)
+    assert not pixels.any()
+    assert bad == {0: f"the picture is not a sound JPEG or PNG file ({len(encoded)} bytes, beginning {encoded[:8]!r})"}
 
 
-def augmented(encoded: bytes, spec: AugmentSpec, position: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
-    key = tf.constant([7, position], tf.int64)
-    return decode_and_resize(encoded, *size, augment=spec, key=key).numpy()
+def huge_png(side: int) -> bytes:
+    """A grey picture of side x side in a few bytes a row, made without ever holding its pixels."""
+
+    def part(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    packer = zlib.compressobj(1)
+    row = bytes(1 + side // 8)
+    rows = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", rows) + part(b"IEND", b"")
 
 
-def test_augmentation_depends_on_the_key_only() -> None:
-    encoded = encode(photo(80, 60), "PNG")
-    spec = AugmentSpec(min_scale=0.5, flip=True)
-    assert np.array_equal(augmented(encoded, spec, 3), augmented(encoded, spec, 3))
-    assert len({augmented(encoded, spec, position).tobytes() for position in range(20)}) == 20
+def huge_jpeg(height: int, width: int) -> bytes:
+    """A small picture whose header says that it is large."""
+    encoded = bytearray(encode(photo(16, 16), "JPEG"))
+    frame = encoded.index(b"\xff\xc0")
+    encoded[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(encoded)
 
 
-def test_no_augmentation_is_no_change() -> None:
-    encoded = encode(photo(80, 60), "JPEG")
-    assert np.array_equal(augmented(encoded, AugmentSpec(), 3), decode_and_resize(encoded, 64, 48))
+@pytest.mark.parametrize("encoded", [huge_png(30_000), huge_jpeg(30_000, 30_000)], ids=["png", "jpeg"])
+def test_gigapixels_are_refused_unread(encoded: bytes) -> None:
+    assert len(encoded) < 1_000_000
+    decode_pictures([encode(photo(9, 9), "PNG")], 8, 8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pixels, bad = decode_pictures([encoded], 8, 8)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB; a byte a pixel would be 900,000
+    assert not pixels.any()
+    assert bad == {0: f"the picture's header says 30000x30000 pixels, at most {MAX_PIXELS} are decoded"}
 
 
-def test_flip_mirrors_about_half() -> None:
-    encoded = encode(photo(80, 60), "PNG")
-    plain = decode_and_resize(encoded, 64, 48).numpy()
-    seen = [augmented(encoded, AugmentSpec(flip=True), position) for position in range(60)]
-    mirrored = sum(np.array_equal(pixels, plain[:, ::-1]) for pixels in seen)
-    assert sum(np.array_equal(pixels, plain) for pixels in seen) == 60 - mirrored
-    assert 15 <= mirrored <= 45
+def test_sizes_up_to_the_limit_are_decoded() -> None:
+    assert decode_pictures([huge_jpeg(10_000, 4000)], 8, 8)[1] == {}
+    _, bad = decode_pictures([huge_jpeg(10_000, 4001)], 8, 8)
+    assert bad == {0: f"the picture's header says 4001x10000 pixels, at most {MAX_PIXELS} are decoded"}
 
 
-def test_crops_cover_the_range_of_scales_and_places() -> None:
-    """In a ramp of levels along each axis, the levels at the corners tell what was cut out."""
-    height, width = 200, 100
-    ramp = np.zeros((height, width, 3), np.uint8)
-    ramp[..., 0] = np.arange(height)[:, None]
-    ramp[..., 1] = np.arange(width)
-    encoded = encode(Image.fromarray(ramp), "PNG")
-    spec = AugmentSpec(min_scale=0.36)
-    crops = []
-    for position in range(200):
-        pixels = augmented(encoded, spec, position, (height, width)).astype(float)
-        top, left, bottom, right = pixels[0, 0, 0], pixels[0, 0, 1], pixels[-1, -1, 0], pixels[-1, -1, 1]
-        crops.append((top, left, (bottom - top + 1) / height, (right - left + 1) / width))
-    tops, lefts, heights, widths = np.array(crops).T
-    assert np.abs(heights - widths).max() < 0.03  # the shape is kept
-    areas = heights * widths
-    assert 0.33 < areas.min() < 0.45
-    assert areas.max() > 0.9
-    assert tops.min() < 5
-    assert tops.max() > 50
-    assert lefts.min() < 3
-    assert lefts.max() > 25
+SOUND = [encode(photo(30, 20), "JPEG"), encode(photo(30, 20), "JPEG", progressive=True), encode(photo(30, 20), "PNG")]
 
 
-def test_min_scale_out_of_bounds() -> None:
-    for scale in (0.0, 1.1, -0.5):
-        with pytest.raises(DataError, match="min_scale"):
-            AugmentSpec(min_scale=scale)
+NEIGHBOURS = np.stack([decode_and_resize(SOUND[2], 16, 12), decode_and_resize(SOUND[0], 16, 12)])
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    encoded = bytearray(draw(st.sampled_from(SOUND)))
+    for bit in draw(st.lists(st.integers(0, 8 * len(encoded) - 1), max_size=6)):
+        encoded[bit // 8] ^= 1 << bit % 8
+    return bytes(encoded[: draw(st.integers(0, len(encoded)))])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    encoded=st.one_of(damaged(), st.binary(max_size=100), st.binary(max_size=60).map(lambda end: SOUND[0][:200] + end))
+)
+def test_no_bytes_bring_it_down(encoded: bytes) -> None:
+    pixels, bad = decode_pictures([SOUND[2], encoded, SOUND[0]], 16, 12)
+    assert pixels.shape == (3, 16, 12, 3)
+    assert set(bad) <= {1}
+    assert not bad or not pixels[1].any()
+    assert np.array_equal(pixels[[0, 2]], NEIGHBOURS)

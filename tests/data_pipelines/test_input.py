@@ -1,330 +1,350 @@
-"""Batches against the records they were made of, on a small prepared data directory on disk."""
+"""Batches against the records they were made of, on small prepared data on disk."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from catalogue_files import picture
+from prepared_files import record, title, word_tokenizer, write_data
 
-from data_pipelines.dataset import PreparedData, open_data, write_products
-from data_pipelines.decode import AugmentSpec, decode_and_resize
+from data_pipelines.augmentation import AugmentSpec
+from data_pipelines.dataset import PreparedData, open_prepared
+from data_pipelines.decode import decode_and_resize
 from data_pipelines.errors import DataError
-from data_pipelines.input import catalogue_batches, query_batches, row_batches, train_batches
-from data_pipelines.manifest import write_manifest
+from data_pipelines.input import catalogue_batches, query_batches, train_batches
 from data_pipelines.order import PairOrder, pair_weights
-from data_pipelines.stored import pad_tokens
-from data_pipelines.tokenizer import TextTokenizer, train_tokenizer
+from data_pipelines.plans import BatchShape, FeedOptions, Sampling, TrainPlans
+from data_pipelines.shards import Storage
+from data_pipelines.stored_feed import row_batches
+from data_pipelines.title_arrays import TitleOutput
+from data_pipelines.tokenizer import load_tokenizer
 
-PRODUCTS, QUERIES, PAIRS = 23, 11, 40
-SIZE = (20, 16)
-TEXT = {"max_query_tokens": 4, "max_title_tokens": 5, "max_product_queries": 3}
-WORDS = [
-    "red",
-    "blue",
-    "green",
-    "cotton",
-    "silk",
-    "shirt",
-    "dress",
-    "shoe",
-    "bag",
-    "ring",
-    "for",
-    "men",
-    "women",
-]
-
-
-def picture(seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (5, 4, 3)).astype(np.uint8)
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels).resize(
-        (int(rng.integers(8, 40)), int(rng.integers(8, 40))), Image.Resampling.BICUBIC
-    )
-    image.save(buffer, ["PNG", "JPEG"][seed % 2])
-    return buffer.getvalue()
-
-
-def words(rng: np.random.Generator, most: int) -> str:
-    return " ".join(rng.choice(WORDS, rng.integers(1, most + 1)))
+COUNT, PER_SHARD, BATCH, WIDTH = 40, 7, 8, 5
+SHAPE = BatchShape(4, 5, (20, 16), num_images=2)
+WIDE = BatchShape(8, 12, (20, 16), num_images=2)
+NO_TITLE: dict[str, Any] = {"title": "", **title()}
+CHANGES: dict[int, dict[str, Any]] = {
+    3: NO_TITLE,
+    4: {"images": []},
+    6: {"images": [picture(60), picture(61, (9, 30)), picture(62)]},
+    8: {"images": [picture(8, kind="PNG")], **title(2, 7, 8, 9, 10, 11, 12, 13, 3)},
+    10: {**NO_TITLE, "images": [picture(70), picture(71)]},
+    38: title(2, *range(20, 40), 3),
+}
+RECORDS = [record(number, **CHANGES.get(number, {})) for number in range(COUNT)]
+both = pytest.mark.parametrize("data", get_args(Storage), indirect=True)
+Batch = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> TextTokenizer:
-    return train_tokenizer(WORDS * 9, vocab_size=200)
-
-
-@pytest.fixture(scope="module")
-def records(tokenizer: TextTokenizer) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    made = []
-    for row in range(PRODUCTS):
-        title = "" if row == 3 else words(rng, 8)
-        made.append(
-            {
-                "product_id": f"sku-{row}",
-                "title": title,
-                "category": "",
-                "image": b"" if row % 7 == 5 else picture(row),
-                "title_ids": tokenizer.encode([title], 512)[0],
-            }
-        )
-    return made
-
-
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]], tokenizer: TextTokenizer
-) -> PreparedData:
-    root = tmp_path_factory.mktemp("prepared") / "DATA"
-    write_data(root, records, tokenizer)
-    return open_data(root)
-
-
-def write_data(root: Path, records: list[dict[str, Any]], tokenizer: TextTokenizer) -> None:
-    root.mkdir()
-    write_products(root, records, max_records_per_shard=8)
-    rng = np.random.default_rng(1)
-    seen = rng.choice(QUERIES * PRODUCTS, PAIRS, replace=False)
-    pairs = {
-        "query_index": seen // PRODUCTS,
-        "product_index": seen % PRODUCTS,
-        "clicks": rng.integers(1, 30, PAIRS),
-        "purchases": rng.integers(0, 3, PAIRS),
-        "last_day": np.full(PAIRS, -1),
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[Storage, Path]:
+    folder = tmp_path_factory.mktemp("prepared")
+    # One has padding 0 and the other 1, so that neither is taken for granted.
+    tokenizers = {"array_record": None, "tfrecord": word_tokenizer()}
+    return {
+        storage: write_data(folder / storage, COUNT, PER_SHARD, storage, CHANGES, tokenizers[storage])
+        for storage in get_args(Storage)
     }
-    columns = {name: values.astype(np.int32) for name, values in pairs.items()}
-    pq.write_table(pa.table(columns), root / "interactions.parquet")
-    texts = [words(rng, 5) for _ in range(QUERIES)]
-    queries = pa.table(
-        {
-            "query": texts,
-            "query_key": pa.array(np.arange(QUERIES) // 2, pa.int32()),
-            "query_ids": pa.array(tokenizer.encode(texts, 512), pa.list_(pa.int32())),
-        }
-    )
-    pq.write_table(queries, root / "train_queries.parquet")
-    ids = pa.table({"product_id": [r["product_id"] for r in records], "category": [""] * len(records)})
-    pq.write_table(ids, root / "products.parquet")
-    write_manifest(root, {"products": len(records)}, {}, {})
 
 
-def train(data: PreparedData, **changes: Any) -> Any:
-    options: dict[str, Any] = {
-        "batch_size": 6,
-        "seed": 3,
-        "image_size": SIZE,
-        "num_steps": 4,
-        "popularity_power": 0.75,
-        "purchase_weight": 2.0,
-        **TEXT,
-        **changes,
-    }
-    return train_batches(data, **options)
+@pytest.fixture
+def data(request: pytest.FixtureRequest, roots: dict[Storage, Path]) -> PreparedData:
+    return open_prepared(roots[getattr(request, "param", "array_record")])
 
 
-def same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> bool:
-    return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+@pytest.fixture(scope="module")
+def region_data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    rows = {number: {"images": [], "regions": regions(number).tobytes()} for number in range(COUNT)}
+    return open_prepared(write_data(tmp_path_factory.mktemp("regions") / "DATA", changes=rows, region_width=WIDTH))
 
 
-def cut(ids: Any, width: int) -> list[int]:
-    ids = [int(token) for token in ids]
-    ids = ids if len(ids) <= width else [*ids[: width - 1], ids[-1]]
-    return ids + [0] * (width - len(ids))
+def regions(number: int) -> np.ndarray:
+    """float16[number % 4, F], so some products have none."""
+    return np.random.default_rng(number).normal(size=(number % 4, WIDTH)).astype(np.float16)
+
+
+def plans(data: PreparedData, shape: BatchShape = SHAPE, host: int = 0, hosts: int = 1, **changes: Any) -> TrainPlans:
+    return TrainPlans(data, Sampling(BATCH, **{"seed": 3, "purchase_weight": 2.0, **changes}), shape, host, hosts)
+
+
+def train(planned: TrainPlans, data: PreparedData, steps: int = 4, **options: Any) -> list[Batch]:
+    with train_batches(data, planned, num_steps=steps, **options) as batches:
+        return list(batches)
+
+
+def assert_same(ours: Batch, theirs: Batch) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        assert array.dtype == theirs[name].dtype, name
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+def padded(values: np.ndarray, width: int, padding: int) -> list[int]:
+    items = values.tolist()
+    items = items if len(items) <= width else [*items[: width - 1], items[-1]]
+    return items + [padding] * (width - len(items))
+
+
+def assert_shows(batch: Batch, row: int, stored: dict[str, Any], shape: BatchShape, pad_id: int) -> None:
+    """A row has the title and the pictures of a record, to the bit."""
+    width = batch["title_ids"].shape[1]
+    assert batch["title_ids"][row].tolist() == padded(stored["title_ids"], width, pad_id)
+    for number in range(shape.num_images):
+        there = number < len(stored["images"])
+        assert batch["has_image"][row, number] == there
+        pixels = decode_and_resize(stored["images"][number], *shape.image_size) if there else 0
+        np.testing.assert_array_equal(batch["image"][row, number], pixels)
+
+
+def expected_pairs(data: PreparedData, steps: int) -> Iterator[list[tuple[int, int]]]:
+    """(query, product) of each row of each batch, worked out from the tables."""
+    log = data.interactions
+    weights = pair_weights(log, 0.75, 2.0)
+    groups = None if data.storage == "array_record" else log["product_index"] // PER_SHARD  # sorted by product
+    order = PairOrder(weights, BATCH, 3, groups)
+    for step in range(steps):
+        pairs = order.batch(step)
+        yield list(zip(log["query_index"][pairs].tolist(), log["product_index"][pairs].tolist(), strict=True))
 
 
 def test_contract(data: PreparedData) -> None:
-    with train(data) as batches:
-        shapes = {name: (array.shape, array.dtype) for name, array in next(batches).items()}
-    assert shapes == {
-        "query_ids": ((6, 4), np.int32),
-        "title_ids": ((6, 5), np.int32),
-        "image": ((6, *SIZE, 3), np.uint8),
-        "has_image": ((6,), bool),
-        "query_key": ((6,), np.int32),
-        "product_key": ((6,), np.int32),
-        "product_queries": ((6, 3), np.int32),
+    titles = TitleOutput(spans=True, mask_share=0.3, tokenizer=load_tokenizer(data.tokenizer_path))
+    (batch,) = train(plans(data, max_product_queries=3), data, steps=1, titles=titles)
+    assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
+        "query_ids": ((8, 4), np.int32),
+        "title_ids": ((8, 5), np.int32),
+        "image": ((8, 2, 20, 16, 3), np.uint8),
+        "has_image": ((8, 2), bool),
+        "query_key": ((8,), np.int32),
+        "product_key": ((8,), np.int32),
+        "product_queries": ((8, 3), np.int32),
+        "title_words": ((8, 5), np.int32),
+        "title_keywords": ((8, 5), bool),
+        "masked_title_ids": ((8, 5), np.int32),
+        "title_targets": ((8, 5), np.int32),
     }
 
 
-def test_training_batches_are_the_records_in_order(data: PreparedData, records: list[dict[str, Any]]) -> None:
-    pairs = data.interactions
-    order = PairOrder(pair_weights(pairs, 0.75, 2.0), 6, seed=3)
-    seen = 0
-    for step, batch in enumerate(train(data, num_steps=20)):
-        for row, pair in enumerate(order.batch(step)):
-            query, product = pairs["query_index"][pair], pairs["product_index"][pair]
-            record = records[product]
+@both
+@pytest.mark.parametrize("shape", [SHAPE, WIDE], ids=["cut", "whole"])
+def test_training_batches_are_the_records_in_order(data: PreparedData, shape: BatchShape) -> None:
+    batches = train(plans(data, shape), data, steps=12, titles=TitleOutput(spans=True))
+    texts = np.split(data.query_ids.values, data.query_ids.splits[1:-1])
+    seen: set[int] = set()
+    for batch, pairs in zip(batches, expected_pairs(data, 12), strict=True):
+        for row, (query, product) in enumerate(pairs):
             assert batch["product_key"][row] == product
             assert batch["query_key"][row] == data.query_keys[query]
-            assert batch["query_ids"][row].tolist() == cut(data.query_ids[query], 4)
-            assert batch["title_ids"][row].tolist() == cut(record["title_ids"], 5)
-            assert batch["has_image"][row] == (record["image"] != b"")
-            assert np.array_equal(batch["image"][row], decode_and_resize(record["image"], *SIZE))
-            of_product = batch["product_queries"][row]
-            assert data.query_keys[query] in of_product or (of_product >= 0).all()  # unless it was cut off
-        seen += 1
-    assert seen == 20
+            assert batch["query_ids"][row].tolist() == padded(texts[query], shape.max_query_tokens, data.pad_id)
+            # Each of these products was clicked under one query.
+            assert batch["product_queries"][row].tolist() == padded(data.query_keys[[query]], 64, -1)
+            stored, width = RECORDS[product], shape.max_title_tokens
+            assert_shows(batch, row, stored, shape, data.pad_id)
+            assert batch["title_words"][row].tolist() == padded(stored["title_words"], width, -1)
+            assert batch["title_keywords"][row].tolist() == padded(stored["title_keywords"], width, 0)
+            seen.add(product)
+    assert seen >= {number for number in CHANGES if number < COUNT - 5}
+    assert data.pad_id == (0 if data.storage == "array_record" else 1)
 
 
-def test_resuming_needs_only_the_step(data: PreparedData) -> None:
+@both
+def test_cold_products_come_with_their_own_title_and_pictures(data: PreparedData) -> None:
+    batches = train(plans(data, cold_share=0.5), data, steps=6)
+    seen = set()
+    for batch in batches:
+        for row, product in enumerate(batch["product_key"].tolist()):
+            assert_shows(batch, row, RECORDS[product], SHAPE, data.pad_id)
+            seen.add(product)
+    assert seen >= set(range(COUNT - 5, COUNT))
+
+
+@both
+def test_any_step_can_be_the_first(data: PreparedData) -> None:
     spec = AugmentSpec(min_scale=0.5, flip=True)
-    whole = list(train(data, num_steps=12, augment=spec))
-    resumed = list(train(data, start_step=9, num_steps=3, augment=spec, threads=1, prefetch=1))
-    assert len(resumed) == 3
-    assert all(same(ours, theirs) for ours, theirs in zip(resumed, whole[9:], strict=True))
+    titles = TitleOutput(mask_share=0.5, tokenizer=load_tokenizer(data.tokenizer_path))
+    planned = plans(data, cold_share=0.2)
+    whole = train(planned, data, steps=8, augment=spec, titles=titles)
+    options = FeedOptions(threads=1, prefetch=1)
+    again = plans(data, cold_share=0.2)
+    resumed = train(again, data, steps=3, start_step=5, augment=spec, titles=titles, options=options)
+    for ours, theirs in zip(resumed, whole[5:], strict=True):
+        assert_same(ours, theirs)
+    (late,) = train(planned, data, steps=1, start_step=10**6)
+    (later,) = train(again, data, steps=1, start_step=10**6)
+    assert_same(late, later)
 
 
-def test_hosts_share_the_same_global_batch(data: PreparedData) -> None:
+@both
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_share_the_global_batch(data: PreparedData, hosts: int) -> None:
+    shape = BatchShape(8, 12, (20, 16), num_images=2, length_multiple=2)
+    settings: dict[str, Any] = {"cold_share": 0.3, "recency_half_life": 3.0}
     spec = AugmentSpec(min_scale=0.5)
-    whole = list(train(data, augment=spec))
-    parts = [list(train(data, augment=spec, process_index=host, process_count=3)) for host in range(3)]
+    whole = train(plans(data, shape, **settings), data, augment=spec)
+    parts = [train(plans(data, shape, host, hosts, **settings), data, augment=spec) for host in range(hosts)]
     for step, batch in enumerate(whole):
-        joined = {name: np.concatenate([part[step][name] for part in parts]) for name in batch}
-        assert same(joined, batch)
+        assert_same({name: np.concatenate([part[step][name] for part in parts]) for name in batch}, batch)
+        assert all(len(part[step]["product_key"]) == BATCH // hosts for part in parts)
 
 
-def test_augmentation_varies_and_follows_the_seed(data: PreparedData) -> None:
+@both
+def test_short_batches_hold_the_same_with_less_padding(data: PreparedData) -> None:
+    short = BatchShape(8, 12, (20, 16), num_images=2, length_multiple=2)
+    widths = set()
+    for brief, full in zip(train(plans(data, short), data, 8), train(plans(data, WIDE), data, 8), strict=True):
+        cut = dict(full)
+        for name in ("query_ids", "title_ids"):
+            width = brief[name].shape[1]
+            cut[name] = full[name][:, :width]
+            assert (full[name][:, width:] == data.pad_id).all()
+            widths.add(width)
+        assert_same(brief, cut)
+    assert max(widths) <= 10
+    assert len(widths) > 1
+
+
+def test_augmentation_changes_pictures_only_and_each_in_its_own_way(data: PreparedData) -> None:
     spec = AugmentSpec(min_scale=0.3)
-    plain, ours, again = (next(train(data, augment=augment)) for augment in (AugmentSpec(), spec, spec))
-    assert np.array_equal(ours["image"], again["image"])
-    changed = (ours["image"] != plain["image"]).any(axis=(1, 2, 3))
-    assert np.array_equal(changed, plain["has_image"])
+    (plain,), (ours,) = (train(plans(data), data, 1, augment=augment) for augment in (AugmentSpec(), spec))
+    changed = (ours["image"] != plain["image"]).any(axis=(2, 3, 4))
+    assert not changed[~plain["has_image"]].any()
+    assert changed.sum() > plain["has_image"].sum() / 2  # of so small pictures some parts round to the whole
+    assert_same({**ours, "image": plain["image"]}, plain)
+    # A product that is drawn twice is seen in two ways.
+    views: dict[int, list[bytes]] = {}
+    for batch in train(plans(data), data, 12, augment=spec):
+        for product in np.flatnonzero(batch["has_image"][:, 0]).tolist():
+            views.setdefault(int(batch["product_key"][product]), []).append(batch["image"][product, 0].tobytes())
+    twice = [len(set(seen)) > 1 for seen in views.values() if len(seen) > 1]
+    assert sum(twice) > len(twice) / 2
 
 
-def test_what_the_trainer_logs(data: PreparedData) -> None:
-    clicked: dict[int, set[int]] = {}
-    pairs = data.interactions
-    for query, product in zip(pairs["query_index"], pairs["product_index"], strict=True):
-        clicked.setdefault(int(product), set()).add(int(data.query_keys[query]))
-    batches = train(data, max_product_queries=1)
-    assert batches.pairs_per_epoch == PAIRS
-    assert batches.share_truncated == sum(len(keys) > 1 for keys in clicked.values()) / len(clicked)
-    assert batches.share_truncated > 0
+def test_masked_titles_hide_words_and_ask_for_them(data: PreparedData) -> None:
+    tokenizer = load_tokenizer(data.tokenizer_path)
+    asked = 0
+    for batch in train(plans(data, WIDE), data, 4, titles=TitleOutput(mask_share=0.5, tokenizer=tokenizer)):
+        hidden = batch["title_targets"] >= 0
+        np.testing.assert_array_equal(batch["title_targets"][hidden], batch["title_ids"][hidden])
+        np.testing.assert_array_equal(batch["masked_title_ids"][~hidden], batch["title_ids"][~hidden])
+        assert not hidden[batch["title_ids"] == data.pad_id].any()
+        asked += hidden.sum()
+    assert asked > 10
+    with pytest.raises(DataError, match=r"mask_share=0\.5 needs the tokenizer"):
+        TitleOutput(mask_share=0.5)
 
 
-def catalogue(data: PreparedData, **changes: Any) -> list[dict[str, np.ndarray]]:
-    options: dict[str, Any] = {"batch_size": 5, "image_size": SIZE, "max_title_tokens": 5, **changes}
-    return list(catalogue_batches(data, **options))
+def test_regions_stand_in_the_place_of_pixels(region_data: PreparedData) -> None:
+    shape = BatchShape(8, 12, (20, 16), num_images=0, num_regions=2)
+    found = train(plans(region_data, shape), region_data) + catalogue(region_data, shape)
+    for batch in found[:4]:
+        assert batch["image"].dtype == np.float32
+        for row, product in enumerate(batch["product_key"].tolist()):
+            stored = regions(product)[:2].astype(np.float32)
+            assert batch["has_image"][row].tolist() == [number < len(stored) for number in range(2)]
+            np.testing.assert_array_equal(batch["image"][row], np.pad(stored, [(0, 2 - len(stored)), (0, 0)]))
+    assert sum(batch["has_image"].sum() for batch in found[4:]) == sum(min(2, number % 4) for number in range(COUNT))
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, None), (4, 14), (7, 7), (22, 23)])
-def test_catalogue_batches(data: PreparedData, records: list[dict[str, Any]], start: int, stop: int | None) -> None:
-    batches = catalogue(data, start=start, stop=stop)
-    wanted = records[start:stop]
-    assert len(batches) == -(-len(wanted) // 5)
-    rows = [{name: array[row] for name, array in batch.items()} for batch in batches for row in range(5)]
-    for row, record in zip(rows, wanted, strict=False):
-        assert row["valid"]
-        assert row["product_id"] == record["product_id"]
-        assert row["title_ids"].tolist() == cut(record["title_ids"], 5)
-        assert row["has_image"] == (record["image"] != b"")
-        assert np.array_equal(row["image"], decode_and_resize(record["image"], *SIZE))
-    for row in rows[len(wanted) :]:
-        assert not row["valid"]
-        assert not row["has_image"]
-        assert row["product_id"] == ""
-        assert not row["title_ids"].any()
-        assert not row["image"].any()
+@pytest.mark.parametrize("kind", ["pictures", "regions"])
+def test_data_of_the_other_kind_is_refused(data: PreparedData, region_data: PreparedData, kind: str) -> None:
+    if kind == "pictures":
+        shown, shape, message = region_data, SHAPE, "has region features of width 5, but num_images=2 and num_regions=0"
+    else:
+        shown, shape, message = data, BatchShape(8, 12, (20, 16), 0, 3), "has pictures, but num_images=0"
+    with pytest.raises(DataError, match=message):
+        train_batches(shown, plans(shown, shape))
+    with pytest.raises(DataError, match=message):
+        catalogue_batches(shown, shape, batch_size=5)
 
 
-def test_raw_rows_give_the_same_batches(
-    data: PreparedData, records: list[dict[str, Any]], tokenizer: TextTokenizer
-) -> None:
-    def rows() -> Iterator[dict[str, Any]]:
-        for record in records:
-            yield {**record, "title": record["title"] or None, "image": record["image"] or None}
-
-    batches = row_batches(rows(), tokenizer, batch_size=5, image_size=SIZE, max_title_tokens=5)
-    for ours, theirs in zip(batches, catalogue(data), strict=True):
-        assert same(ours, theirs)
+def catalogue(data: PreparedData, shape: BatchShape = SHAPE, **changes: Any) -> list[Batch]:
+    with catalogue_batches(data, shape, **{"batch_size": 5, **changes}) as batches:
+        return list(batches)
 
 
-def test_a_bad_image_in_raw_rows(tokenizer: TextTokenizer) -> None:
-    images = [b"junk" if row == 7 else None for row in range(9)]
-    rows = [{"product_id": f"p{row}", "title": "red", "image": image} for row, image in enumerate(images)]
-    batches = row_batches(rows, tokenizer, batch_size=5, image_size=SIZE, max_title_tokens=5, source="new.parquet")
-    assert next(batches)["valid"].all()
-    with pytest.raises(DataError, match=r"new.parquet: the image of product 'p7' is not a sound JPEG or PNG"):
-        next(batches)
+@both
+@pytest.mark.parametrize(("start", "stop"), [(0, None), (4, 14), (7, 7), (39, 40)])
+def test_catalogue_batches(data: PreparedData, start: int, stop: int | None) -> None:
+    wanted = RECORDS[start:stop]
+    batches = catalogue(data, start=start, stop=stop, batch_size=6)
+    assert len(batches) == -(-len(wanted) // 6)
+    for number, batch in enumerate(batches):
+        part = wanted[number * 6 :][:6]
+        missing = 6 - len(part)
+        assert batch.keys() == {"title_ids", "image", "has_image", "product_id", "valid"}
+        assert batch["product_id"].tolist() == [stored["product_id"] for stored in part] + [""] * missing
+        assert batch["valid"].tolist() == [True] * len(part) + [False] * missing
+        for row, stored in enumerate(part):
+            assert_shows(batch, row, stored, SHAPE, data.pad_id)
+        assert not batch["has_image"][len(part) :].any()
+        assert not batch["image"][len(part) :].any()
+        assert (batch["title_ids"][len(part) :] == data.pad_id).all()
 
 
-def test_query_batches(tokenizer: TextTokenizer) -> None:
-    texts = ["red shirt", "blue silk dress for women", "ring", "", "bag"]
+def test_catalogue_batches_are_as_long_as_their_own_titles(data: PreparedData) -> None:
+    shape = BatchShape(8, 24, (20, 16), num_images=2, length_multiple=4)
+    assert [batch["title_ids"].shape[1] for batch in catalogue(data, shape, batch_size=10)] == [12, 4, 4, 24]
+
+
+@pytest.mark.parametrize("multiple", [0, 4])
+def test_raw_rows_give_the_same_batches(tmp_path: Path, multiple: int) -> None:
+    tokenizer = word_tokenizer()
+    ids = tokenizer.encode([stored["title"] for stored in RECORDS], 512)
+    stored = {number: {**CHANGES.get(number, {}), **title(*ids[number])} for number in range(COUNT)}
+    data = open_prepared(write_data(tmp_path / "DATA", changes=stored, tokenizer=tokenizer))
+    rows = [{**row, "title": row["title"] or None} for row in RECORDS]
+    shape = BatchShape(4, 8, (20, 16), num_images=2, length_multiple=multiple)
+    with row_batches(rows, tokenizer, shape, batch_size=6) as batches:
+        ours = list(batches)
+    for batch, other in zip(ours, catalogue(data, shape, batch_size=6), strict=True):
+        assert_same(batch, other)
+
+
+def test_raw_rows_with_regions(region_data: PreparedData) -> None:
+    tokenizer = load_tokenizer(region_data.tokenizer_path)
+    shape = BatchShape(4, 8, (20, 16), num_images=0, num_regions=3)
+    rows = [
+        {"product_id": f"p{number}", "title": "red shirt", "images": [], "regions": regions(number).tobytes()}
+        for number in range(COUNT)
+    ]
+    with row_batches(rows, tokenizer, shape, batch_size=5, region_width=WIDTH) as batches:
+        for batch, other in zip(batches, catalogue(region_data, shape), strict=True):
+            assert_same({**batch, "title_ids": other["title_ids"]}, other)
+
+
+def test_a_bad_picture_in_raw_rows_stops_them() -> None:
+    rows = [
+        {"product_id": f"p{row}", "title": "red", "images": [b"junk"] * (row == 7), "regions": b""} for row in range(9)
+    ]
+    with row_batches(rows, word_tokenizer(), SHAPE, batch_size=5, source="new.parquet") as batches:
+        assert next(batches)["valid"].all()
+        with pytest.raises(DataError, match=r"new.parquet: product 'p7': the picture is not a sound JPEG or PNG"):
+            next(batches)
+
+
+def test_query_batches() -> None:
+    tokenizer = word_tokenizer()
+    texts = ["red shirt", "blue dress no 5 shoes", "mug", "", "white"]
     batches = list(query_batches(iter(texts), tokenizer, batch_size=2, max_query_tokens=4))
     ids = np.concatenate([batch["query_ids"] for batch in batches])
     assert ids.dtype == np.int32
-    assert np.array_equal(ids[:5], tokenizer.encode_padded(texts, 4))
-    assert not ids[5].any()
+    np.testing.assert_array_equal(ids[:5], tokenizer.encode_padded(texts, 4))
+    assert (ids[5] == tokenizer.pad_id).all()
     assert [batch["valid"].tolist() for batch in batches] == [[True, True], [True, True], [True, False]]
+    for sizes, message in (((0, 4), "batch_size=0"), ((2, 2), "max_query_tokens=2")):
+        with pytest.raises(DataError, match=message):
+            query_batches(texts, tokenizer, batch_size=sizes[0], max_query_tokens=sizes[1])
 
 
-def test_pad_tokens_keeps_the_last() -> None:
-    splits = np.array([0, 3, 3, 8])
-    tokens = pad_tokens(np.array([2, 9, 3, 2, 5, 6, 7, 3]), splits, 4)
-    assert tokens.tolist() == [[2, 9, 3, 0], [0, 0, 0, 0], [2, 5, 6, 3]]
-
-
-@pytest.mark.parametrize("damage", ["overwritten", "cut short", "removed"])
-def test_a_broken_shard_is_named(
-    tmp_path: Path, records: list[dict[str, Any]], tokenizer: TextTokenizer, damage: str
-) -> None:
-    root = tmp_path / "DATA"
-    write_data(root, records, tokenizer)
-    data = open_data(root)
-    shard = sorted(root.glob("*.array_record-*"))[1]
-    content = shard.read_bytes()
-    shard.unlink()
-    if damage == "overwritten":
-        shard.write_bytes(content[:100] + bytes(len(content) - 200) + content[-100:])
-    elif damage == "cut short":
-        shard.write_bytes(content[: len(content) // 2])
-    batches = catalogue_batches(data, batch_size=4, image_size=SIZE, max_title_tokens=5)
-    assert [next(batches)["product_id"][0] for _ in range(2)] == ["sku-0", "sku-4"]
-    with pytest.raises(DataError) as caught:
-        next(batches)
-    message = str(caught.value)
-    assert message.startswith(f"{root}: product row ")
-    assert f"{shard.name} (rows 8-15)" in message
-    assert "run `make-jax prepare` again" in message
-    assert "\n" not in message
-
-
-def test_a_bad_stored_image_is_named(tmp_path: Path, records: list[dict[str, Any]], tokenizer: TextTokenizer) -> None:
-    root = tmp_path / "DATA"
-    write_data(root, [*records[:9], {**records[9], "image": records[9]["image"][:50]}], tokenizer)
-    with pytest.raises(DataError, match=r"DATA: the image of product 'sku-9' is not a sound JPEG or PNG"):
-        catalogue(open_data(root))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"max_query_tokens": 2}, "max_query_tokens=2"),
-        ({"max_title_tokens": 0}, "max_title_tokens=0"),
-        ({"max_product_queries": 0}, "max_product_queries=0"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"process_count": 4}, "batch_size=6 cannot be shared evenly by 4 hosts"),
-        ({"image_size": (0, 4)}, "image_size"),
-        ({"seed": -1}, "seed=-1"),
-    ],
-)
-def test_sizes_that_cannot_be(data: PreparedData, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        train(data, **changes)
-
-
-def test_rows_outside_the_catalogue(data: PreparedData) -> None:
-    for start, stop in ((-1, 4), (5, 24), (9, 8)):
-        with pytest.raises(DataError, match="it has 23 products"):
+def test_rows_outside_the_catalogue_and_sizes_that_cannot_be(data: PreparedData) -> None:
+    for start, stop in ((-1, 4), (5, 41), (9, 8)):
+        with pytest.raises(DataError, match=f"rows {start} to {stop} asked for, but it has 40 products"):
             catalogue(data, start=start, stop=stop)
     with pytest.raises(DataError, match="batch_size=0"):
         catalogue(data, batch_size=0)
+    with pytest.raises(DataError, match="image_size"):
+        catalogue(data, BatchShape(4, 5, (0, 4)))

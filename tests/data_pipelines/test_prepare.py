@@ -18,7 +18,7 @@ import pytest
 from catalogue_files import PRODUCT_SCHEMA, product, small_catalogue, write_jsonl, write_products
 
 from data_pipelines import prepare as prepare_module
-from data_pipelines.dataset import open_data
+from data_pipelines.dataset import open_prepared
 from data_pipelines.errors import DataError
 from data_pipelines.prepare import prepare
 from data_pipelines.summary import PrepareSummary
@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def run(out: Path, sources: dict[str, Any], **options: Any) -> PrepareSummary:
-    return prepare(**sources, out=out, **({"progress": False} | options))
+    return prepare(**sources, out=out, **({"progress": False, "workers": 1} | options))
 
 
 @pytest.fixture
@@ -45,12 +45,14 @@ def only(folder: Path, *names: str) -> None:
 
 def test_the_summary_counts_what_was_written(tmp_path: Path, sources: dict[str, Any]) -> None:
     summary = run(tmp_path / "DATA", sources)
-    data = open_data(tmp_path / "DATA")
+    data = open_prepared(tmp_path / "DATA")
     assert summary.out == tmp_path / "DATA"
     assert summary.counts == data.manifest["counts"]
     assert summary.counts["products"] == 40
-    assert summary.counts["queries"] == len(data.queries)
-    assert summary.counts["query_keys"] == len(set(data.query_keys.tolist()))
+    assert summary.counts["images"] == 40
+    assert summary.counts["queries"] + summary.counts["pseudo_queries"] == len(data.queries)
+    assert summary.counts["query_keys"] == len(set(data.query_keys[: summary.counts["queries"]].tolist()))
+    assert summary.counts["pseudo_pairs"] == len(data.pseudo_pairs["query_index"]) == 2 * 5
     assert summary.counts["interactions"] == len(data.interactions["clicks"])
     assert (summary.counts["dev_queries"], summary.counts["qrels"]) == (5, 40)
     assert summary.share_cold == pytest.approx(5 / 40)
@@ -59,14 +61,17 @@ def test_the_summary_counts_what_was_written(tmp_path: Path, sources: dict[str, 
     assert summary.mean_title_tokens == pytest.approx(np.mean(lengths))
     assert summary.size_bytes == sum(map(len, files_of(tmp_path / "DATA").values()))
     assert summary.set_aside == {}
-    assert "40" in summary.text()
+    assert "in 1 array_record shards" in summary.text()
+    assert "1.0 per product" in summary.text()
+    assert "for the 12.5% of products that nobody clicked" in summary.text()
     only(tmp_path, "DATA", "in")
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path, sources: dict[str, Any]) -> None:
     run(tmp_path / "a", sources, shard_bytes=4_000)
     # In another process, where hashes and protobuf's maps have another order.
-    call = f"prepare(**{sources!r}, out={str(tmp_path / 'b')!r}, shard_bytes=4_000, progress=False)"
+    options = {"shard_bytes": 4_000, "workers": 1, "progress": False}
+    call = f"prepare(**{sources!r}, out={str(tmp_path / 'b')!r}, **{options!r})"
     code = f"from data_pipelines.prepare import prepare; {call}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
     first, second = files_of(tmp_path / "a"), files_of(tmp_path / "b")
@@ -119,12 +124,13 @@ def test_too_many_bad_rows_leave_a_report_and_nothing_else(tmp_path: Path, sourc
 
 
 def test_a_catalogue_alone(tmp_path: Path, sources: dict[str, Any]) -> None:
-    summary = run(tmp_path / "DATA", {"products": sources["products"]})
-    data = open_data(tmp_path / "DATA")
+    summary = run(tmp_path / "DATA", {"products": sources["products"]}, pseudo_queries=0)
+    data = open_prepared(tmp_path / "DATA")
     assert data.dev is None
     assert data.queries == []
-    assert data.query_ids == []
+    assert data.query_ids.splits.tolist() == [0]
     assert data.query_keys.shape == (0,)
+    assert {len(column) for column in data.pseudo_pairs.values()} == {0}
     assert {len(column) for column in data.interactions.values()} == {0}
     assert summary.share_cold == 1
 
@@ -133,12 +139,12 @@ def test_pictures_alone(tmp_path: Path) -> None:
     path = write_products(tmp_path / "p.parquet", [product(i, title=None, category=None) for i in range(3)])
     summary = run(tmp_path / "DATA", {"products": str(path)})
     assert summary.share_without_title == 1
-    assert [len(record["title_ids"]) for record in open_data(tmp_path / "DATA").records([0, 1, 2])] == [0, 0, 0]
+    assert [len(record["title_ids"]) for record in open_prepared(tmp_path / "DATA").records([0, 1, 2])] == [0, 0, 0]
 
 
 def test_the_unigram_tokenizer(tmp_path: Path, sources: dict[str, Any]) -> None:
-    assert run(tmp_path / "DATA", sources, tokenizer_kind="unigram", vocab_size=100).counts["vocabulary"] <= 100
-    assert open_data(tmp_path / "DATA").manifest["options"]["tokenizer_kind"] == "unigram"
+    assert run(tmp_path / "DATA", sources, tokenizer="unigram", vocab_size=100).counts["vocabulary"] <= 100
+    assert open_prepared(tmp_path / "DATA").manifest["options"]["tokenizer"] == "unigram"
 
 
 def test_input_errors_come_before_any_work(tmp_path: Path, sources: dict[str, Any]) -> None:
@@ -146,8 +152,19 @@ def test_input_errors_come_before_any_work(tmp_path: Path, sources: dict[str, An
         run(tmp_path / "DATA", sources | {"qrels": str(tmp_path / "none.csv")})
     with pytest.raises(DataError, match="queries are given without qrels"):
         run(tmp_path / "DATA", {key: sources[key] for key in ("products", "queries")})
-    with pytest.raises(DataError, match="max_bad_share=5"):
-        run(tmp_path / "DATA", sources, max_bad_share=5)
+    wrong: dict[str, Any] = {
+        "max_bad_share=5": {"max_bad_share": 5},
+        "pseudo_queries=-1": {"pseudo_queries": -1},
+        "storage 'zip' is unknown": {"storage": "zip"},
+        "workers=0": {"workers": 0},
+        "runner 'spark' is unknown": {"runner": "spark"},
+        "workers=1 is for processes": {"runner": "beam"},
+        "Beam options '--x' are given without": {"beam_options": "--x"},
+        "vocab_size=100 is given with the tokenizer 'some'": {"tokenizer": "some", "vocab_size": 100},
+    }
+    for message, options in wrong.items():
+        with pytest.raises(DataError, match=message):
+            run(tmp_path / "DATA", sources, **options)
     only(tmp_path, "in")
 
 
@@ -165,7 +182,7 @@ def test_an_earlier_result_is_replaced_but_nothing_foreign(tmp_path: Path, sourc
     run(out, sources)
     before = files_of(out)
     run(out, {"products": sources["products"]})
-    assert open_data(out).dev is None
+    assert open_prepared(out).dev is None
     run(out, sources)
     assert files_of(out) == before
 
@@ -181,7 +198,7 @@ def test_an_earlier_result_is_replaced_but_nothing_foreign(tmp_path: Path, sourc
     only(tmp_path, "DATA", "in", "file")
 
 
-@pytest.mark.parametrize("step", ["add_up", "train_tokenizer", "write_products", "write_manifest"])
+@pytest.mark.parametrize("step", ["check_products", "add_up", "train_tokenizer", "write_shards", "write_manifest"])
 def test_an_interruption_leaves_what_was_there(
     tmp_path: Path, sources: dict[str, Any], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -200,7 +217,7 @@ def test_a_kill_at_any_moment_leaves_it_absent_or_whole(tmp_path: Path, sources:
     code = (
         "import sys, transformers; from data_pipelines.prepare import prepare\n"
         "print('ready', flush=True)\n"
-        f"while True: prepare(**{sources!r}, out={str(out)!r}, progress=False)\n"
+        f"while True: prepare(**{sources!r}, out={str(out)!r}, workers=1, progress=False)\n"
     )
     delays = np.random.default_rng().uniform(0, 0.6, 3)
     for delay in delays:
@@ -212,12 +229,15 @@ def test_a_kill_at_any_moment_leaves_it_absent_or_whole(tmp_path: Path, sources:
         process.wait()
         process.stdout.close()
         if out.exists():
-            assert open_data(out).num_products == 40, delays
+            assert open_prepared(out).num_products == 40, delays
     run(out, sources)
     only(tmp_path, "DATA", "in")
 
 
-def test_a_full_disk_is_told_in_one_line(tmp_path: Path, sources: dict[str, Any]) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_told_in_one_line(
+    tmp_path: Path, sources: dict[str, Any], workers: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     tiny = tmp_path / "tiny"
     tiny.mkdir()
     if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tiny], check=False).returncode:
@@ -225,7 +245,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path, sources: dict[str, Any]
     try:
         write_products(tmp_path / "in" / "products-2.parquet", [product(100 + i) for i in range(100)])
         with pytest.raises(DataError) as caught:
-            run(tiny / "DATA", sources)
+            run(tiny / "DATA", sources, workers=workers)
         only(tiny)
     finally:
         subprocess.run(["umount", tiny], check=True)
@@ -233,13 +253,14 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path, sources: dict[str, Any]
     assert message.startswith(f"{tiny / 'DATA'}: the disk is full; preparing needs about ")
     assert "0.1 MB are free" in message
     assert "\n" not in message
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("step", "error"),
     [
         ("write_manifest", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
-        ("write_products", RuntimeError("write() failed: No space left on device; writing x")),
+        ("write_shards", RuntimeError("write() failed: No space left on device; writing x")),
     ],
 )
 def test_a_disk_that_fills_up_late(

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.product_queries import ProductQueries, gather_ragged
+from data_pipelines.product_queries import ProductQueries
+from data_pipelines.ragged import gather_ragged
 
 rows = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6), st.integers(0, 3)), max_size=60)
 

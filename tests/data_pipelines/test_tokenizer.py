@@ -10,17 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.errors import DataError
-from data_pipelines.tokenizer import (
-    CLS,
-    MASK,
-    PAD,
-    SEP,
-    UNK,
-    TextTokenizer,
-    TokenizerKind,
-    load_tokenizer,
-    train_tokenizer,
-)
+from data_pipelines.tokenizer import TextTokenizer, load_tokenizer
+from data_pipelines.tokenizer_training import CLS, MASK, PAD, SEP, UNK, TokenizerKind, train_tokenizer
 
 TEXTS = [
     *[
@@ -151,10 +142,12 @@ def test_saved_tokenizers_load_here_and_in_transformers(tokenizer: TextTokenizer
 
 
 def test_clear_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"tokenizer\.json cannot be read"):
+    with pytest.raises(DataError, match="absent is no directory"):
+        load_tokenizer(tmp_path / "absent")
+    with pytest.raises(DataError, match="cannot be read as a tokenizer"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(DataError, match=r"tokenizer\.json cannot be read"):
+    with pytest.raises(DataError, match="cannot be read as a tokenizer"):
         load_tokenizer(tmp_path)
     with pytest.raises(DataError, match="vocab_size=10 is too small"):
         train_tokenizer(TEXTS, 10)

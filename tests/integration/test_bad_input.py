@@ -54,10 +54,11 @@ def test_training_refuses_bad_settings_before_it_begins(tiny_data: Path, tmp_pat
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_a_catalogue_without_clicks_cannot_be_trained_on(tiny_tables, tmp_path: Path) -> None:
+def test_a_catalogue_without_clicks_or_made_up_queries_cannot_be_trained_on(tiny_tables, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    assert call("prepare", "--products", tiny_tables.products, "--out", data).exit_code == 0
-    refused(call("train", TINY, "--data", data, "--workdir", tmp_path / "run"), "no clicks")
+    command = ("prepare", "--products", tiny_tables.products, "--pseudo-queries", 0, "--out", data)
+    assert call(*command).exit_code == 0
+    refused(call("train", TINY, "--data", data, "--workdir", tmp_path / "run"), "no clicks", "--interactions")
     assert not (tmp_path / "run").exists()
 
 

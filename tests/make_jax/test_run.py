@@ -35,7 +35,7 @@ def tokenizer(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, tokenizer: Path) -> Path:
-    start_run(tmp_path / "run", experiment(), tokenizer, tmp_path / "data", "f" * 64)
+    start_run(tmp_path / "run", experiment(), tokenizer, [str(tmp_path / "data")], "f" * 64)
     finish_run(tmp_path / "run", parameters(), {"steps": 30, "dev": {}})
     return tmp_path / "run"
 
@@ -53,7 +53,7 @@ def test_everything_comes_back(run: Path, tmp_path: Path) -> None:
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
         np.testing.assert_array_equal(a, b)
     assert opened.result["parameters"] == sum(leaf.size for leaf in expected)
-    assert opened.origin["data"] == str(tmp_path / "data")
+    assert opened.origin["data"] == [str(tmp_path / "data")]
     for name in ("command", "versions", "commit", "hardware", "date"):
         assert name in opened.origin
 
@@ -62,7 +62,7 @@ def test_the_fingerprint_follows_the_model(run: Path, tmp_path: Path, tokenizer:
     prints = {open_run(run).fingerprint}
     for number, change in enumerate(["model.fusion.kind=mean", "model.fusion.modality_dropout=0.5"]):
         other = tmp_path / f"other{number}"
-        start_run(other, experiment(change), tokenizer, tmp_path, "f")
+        start_run(other, experiment(change), tokenizer, [str(tmp_path)], "f")
         prints.add(finish_run(other, parameters(), {}))
     changed = parameters()
     changed["scale_logit"] = changed["scale_logit"] + 1
@@ -71,25 +71,25 @@ def test_the_fingerprint_follows_the_model(run: Path, tmp_path: Path, tokenizer:
 
 
 def test_a_run_goes_on_with_other_habits_but_not_as_another_model(run: Path, tmp_path: Path, tokenizer: Path) -> None:
-    start_run(run, experiment("training.log_every=1", "mesh.data=4"), tokenizer, tmp_path, "f" * 64)
+    start_run(run, experiment("training.log_every=1", "mesh.data=4"), tokenizer, [str(tmp_path)], "f" * 64)
     with pytest.raises(UserError, match=r"another model \(.*learning_rate 0\.003 there, 1\.0 here"):
-        start_run(run, experiment("optimizer.learning_rate=1"), tokenizer, tmp_path, "f" * 64)
+        start_run(run, experiment("optimizer.learning_rate=1"), tokenizer, [str(tmp_path)], "f" * 64)
     with pytest.raises(UserError, match="other data"):
-        start_run(run, experiment(), tokenizer, tmp_path, "0" * 64)
+        start_run(run, experiment(), tokenizer, [str(tmp_path)], "0" * 64)
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path, tokenizer: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="holds no run"):
-        start_run(tmp_path / "precious", experiment(), tokenizer, tmp_path, "f")
+        start_run(tmp_path / "precious", experiment(), tokenizer, [str(tmp_path)], "f")
     assert [p.name for p in (tmp_path / "precious").iterdir()] == ["notes.txt"]
 
 
 def test_a_file_is_no_place_for_a_run(tmp_path: Path, tokenizer: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="this is a file"):
-        start_run(tmp_path / "file", experiment(), tokenizer, tmp_path, "f")
+        start_run(tmp_path / "file", experiment(), tokenizer, [str(tmp_path)], "f")
 
 
 def test_a_run_that_could_not_be_started_leaves_nothing_and_can_be_started_again(
@@ -101,9 +101,9 @@ def test_a_run_that_could_not_be_started_leaves_nothing_and_can_be_started_again
     with monkeypatch.context() as patched:
         patched.setattr("make_jax.run.to_json", full)
         with pytest.raises(OSError, match="No space"):
-            start_run(tmp_path / "run", experiment(), tokenizer, tmp_path, "f")
+            start_run(tmp_path / "run", experiment(), tokenizer, [str(tmp_path)], "f")
     assert [p.name for p in tmp_path.iterdir()] == ["tokenizer"]
-    start_run(tmp_path / "run", experiment(), tokenizer, tmp_path, "f")
+    start_run(tmp_path / "run", experiment(), tokenizer, [str(tmp_path)], "f")
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["experiment.json", "run.json", "tokenizer"]
 
 
@@ -123,7 +123,7 @@ def test_the_command_and_the_commit_are_those_of_this_process(monkeypatch: pytes
 def test_what_is_no_finished_run_is_refused(tmp_path: Path, tokenizer: Path) -> None:
     with pytest.raises(UserError, match="no run here"):
         open_run(tmp_path)
-    start_run(tmp_path / "run", experiment(), tokenizer, tmp_path, "f")
+    start_run(tmp_path / "run", experiment(), tokenizer, [str(tmp_path)], "f")
     with pytest.raises(UserError, match="not finished"):
         open_run(tmp_path / "run")
 

@@ -48,8 +48,8 @@ def batch(size: int = 6, seed: int = 0) -> dict[str, np.ndarray]:
     result = {
         "query_ids": rng.integers(4, 50, (size, 6)).astype(np.int32),
         "title_ids": rng.integers(4, 50, (size, 10)).astype(np.int32),
-        "image": rng.integers(0, 255, (size, 16, 8, 3)).astype(np.uint8),
-        "has_image": np.ones(size, bool),
+        "image": rng.integers(0, 255, (size, 1, 16, 8, 3)).astype(np.uint8),
+        "has_image": np.ones((size, 1), bool),
         "query_key": np.arange(size, dtype=np.int32),
         "product_key": np.arange(size, dtype=np.int32),
         "product_queries": np.full((size, 3), -1, np.int32),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +24,29 @@ def experiment(*overrides: str) -> Experiment:
     return apply_overrides(tiny.get_config(), ["model.vocab_size=64", "training.steps=6", *overrides])
 
 
-def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
-    step = start
-    while True:
-        rng = np.random.default_rng(step)
-        yield {
+class Batches:
+    """Random batches that depend on their step only."""
+
+    set_aside = 0
+
+    def __init__(self, start: int) -> None:
+        self.step, self.closed = start, False
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(self.step)
+        self.step += 1
+        return {
             "query_ids": rng.integers(4, 64, (16, 8)).astype(np.int32),
             "title_ids": rng.integers(4, 64, (16, 24)).astype(np.int32),
-            "image": rng.integers(0, 255, (16, 32, 32, 3)).astype(np.uint8),
-            "has_image": np.ones(16, bool),
+            "image": rng.integers(0, 255, (16, 1, 32, 32, 3)).astype(np.uint8),
+            "has_image": np.ones((16, 1), bool),
             "query_key": np.arange(16, dtype=np.int32),
             "product_key": np.arange(16, dtype=np.int32),
             "product_queries": np.full((16, 2), -1, np.int32),
         }
-        step += 1
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def no_dev(params: object) -> dict[str, float]:
@@ -50,7 +58,7 @@ def test_every_step_is_recorded_and_dev_metrics_when_due(tmp_path: Path) -> None
     outcome = train(
         experiment("training.eval_every=3", "training.log_every=4"),
         tmp_path,
-        batches,
+        Batches,
         lambda params: seen.append(params) or {"r_precision": 0.5},
     )
     assert (outcome.step, outcome.finished, len(seen)) == (6, True, 2)
@@ -77,34 +85,34 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_step(tmp_path: Path) -> N
     calm = "training.checkpoint_every=2", "training.log_every=4"
     wild = experiment(*calm, "optimizer.learning_rate=1e30", "optimizer.clip_norm=1e30", "optimizer.warmup_share=0")
     with pytest.raises(NonFiniteLoss, match=r"loss of step \d is .*(nan|inf)"):
-        train(wild, tmp_path, batches, no_dev)
+        train(wild, tmp_path, Batches, no_dev)
     recorded = [r["loss"] for r in read_metrics(tmp_path / "metrics.jsonl")]
     assert np.isfinite(recorded).all()
     assert (Checkpoints(tmp_path / "checkpoints", 2).latest() or 0) <= len(recorded)
 
 
-class SignalAt:
-    """Batches that send this process a signal while a certain step is being fed."""
+class SignalAfter:
+    """An evaluation that sends this process a signal once it was called after so many steps."""
 
-    def __init__(self, step: int, number: signal.Signals) -> None:
-        self.step, self.number = step, number
+    def __init__(self, steps: int, number: signal.Signals) -> None:
+        self.left, self.number = steps, number
 
-    def __call__(self, start: int) -> Iterator[dict[str, np.ndarray]]:
-        for step, batch in enumerate(batches(start), start=start):
-            if step == self.step:
-                signal.raise_signal(self.number)
-            yield batch
+    def __call__(self, params: object) -> dict[str, float]:
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(self.number)
+        return {}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_run_goes_on_exactly(tmp_path: Path, number: signal.Signals) -> None:
-    config = experiment("training.checkpoint_every=0")
+    config = experiment("training.checkpoint_every=0", "training.eval_every=1")
     before = signal.getsignal(number)
-    whole = train(config, tmp_path / "whole", batches, no_dev)
-    stopped = train(config, tmp_path / "cut", SignalAt(3, number), no_dev)
+    whole = train(config, tmp_path / "whole", Batches, no_dev)
+    stopped = train(config, tmp_path / "cut", Batches, SignalAfter(4, number))
     assert (stopped.step, stopped.finished) == (4, False)
     assert signal.getsignal(number) == before
-    resumed = train(config, tmp_path / "cut", batches, no_dev)
+    resumed = train(config, tmp_path / "cut", Batches, no_dev)
     assert resumed.finished
     losses = [[r["loss"] for r in read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("whole", "cut")]
     assert losses[0] == losses[1]
@@ -120,28 +128,28 @@ def _leaves(params: object) -> list[np.ndarray]:
 
 def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
     config = experiment()
-    train(config, tmp_path, batches, no_dev)
+    train(config, tmp_path, Batches, no_dev)
     before = (tmp_path / "metrics.jsonl").read_text()
 
-    def never(start: int) -> Iterator[dict[str, np.ndarray]]:
-        raise AssertionError(f"a batch is asked for, from step {start} on")
-        yield
+    class Never(Batches):
+        def __next__(self) -> dict[str, np.ndarray]:
+            raise AssertionError(f"a batch is asked for, from step {self.step} on")
 
-    assert train(config, tmp_path, never, no_dev).finished
+    assert train(config, tmp_path, Never, no_dev).finished
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
 def test_a_batch_that_the_mesh_cannot_share_out_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"batch_size 12 .*8; use 8"):
-        train(experiment("training.batch_size=12"), tmp_path, batches, no_dev)
+        train(experiment("training.batch_size=12"), tmp_path, Batches, no_dev)
 
 
 def test_a_checkpoint_restores_on_another_mesh(tmp_path: Path) -> None:
-    start = experiment("training.steps=6", "mesh.data=8")
-    whole = train(start, tmp_path / "whole", batches, no_dev)
-    train(start, tmp_path / "cut", SignalAt(2, signal.SIGTERM), no_dev)
+    start = experiment("training.steps=6", "training.eval_every=1", "mesh.data=8")
+    whole = train(start, tmp_path / "whole", Batches, no_dev)
+    train(start, tmp_path / "cut", Batches, SignalAfter(3, signal.SIGTERM))
     moved = dataclasses.replace(start, mesh=dataclasses.replace(start.mesh, data=1, fsdp=4, tensor=2))
-    resumed = train(moved, tmp_path / "cut", batches, no_dev)
+    resumed = train(moved, tmp_path / "cut", Batches, no_dev)
     assert resumed.finished
     losses = [[r["loss"] for r in read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("whole", "cut")]
     np.testing.assert_allclose(losses[0], losses[1], rtol=2e-5)
@@ -149,17 +157,17 @@ def test_a_checkpoint_restores_on_another_mesh(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
-    train(experiment(), tmp_path, batches, no_dev)
+    train(experiment(), tmp_path, Batches, no_dev)
     for file in (tmp_path / "checkpoints").rglob("*"):
         if file.is_file() and file.stat().st_size > 2000:
             file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be restored") as error:
-        train(experiment(), tmp_path, batches, no_dev)
+        train(experiment(), tmp_path, Batches, no_dev)
     assert "\n" not in str(error.value)
 
 
 def test_saving_keeps_the_last_ones_only(tmp_path: Path) -> None:
-    train(experiment("training.checkpoint_every=1", "training.keep_checkpoints=2"), tmp_path, batches, no_dev)
+    train(experiment("training.checkpoint_every=1", "training.keep_checkpoints=2"), tmp_path, Batches, no_dev)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == ["5", "6"]
     assert Checkpoints(tmp_path / "checkpoints", 2).latest() == 6
 

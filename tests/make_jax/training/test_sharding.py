@@ -38,8 +38,8 @@ def batch(step: int) -> dict[str, np.ndarray]:
     return {
         "query_ids": rng.integers(4, 64, (size, 8)).astype(np.int32),
         "title_ids": title_ids,
-        "image": rng.integers(0, 255, (size, 32, 32, 3)).astype(np.uint8),
-        "has_image": has_image,
+        "image": rng.integers(0, 255, (size, 1, 32, 32, 3)).astype(np.uint8),
+        "has_image": has_image[:, None],
         "query_key": rng.integers(0, 12, size).astype(np.int32),
         "product_key": rng.integers(0, 12, size).astype(np.int32),
         "product_queries": rng.integers(-1, 12, (size, 4)).astype(np.int32),

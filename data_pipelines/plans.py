@@ -1,0 +1,263 @@
+"""What will be in each training batch, decided from the tables alone: no product is read and TensorFlow not needed.
+
+So every host, every form of storage and the cache agree on a batch, and resuming is asking for a later step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.order import PairOrder, pair_weights, with_cold
+from data_pipelines.product_queries import ProductQueries
+from data_pipelines.ragged import Ragged, pad_tokens
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """Sizes of a batch.
+
+    Attributes:
+      max_query_tokens: Q, at least 3.
+      max_title_tokens: T, at least 3.
+      image_size: (H, W) in pixels.
+      num_images: I, how many pictures of a product are used; 0 with region features.
+      num_regions: R, how many regions of a product are used; 0 with pictures.
+      length_multiple: shorten the texts of a batch to the longest in it, rounded up to a multiple of this; 0 always
+        pads to Q and T. The whole batch decides, so all hosts agree; each length is compiled once.
+
+    Raises:
+      DataError: sizes that cannot be.
+    """
+
+    max_query_tokens: int
+    max_title_tokens: int
+    image_size: tuple[int, int]
+    num_images: int = 1
+    num_regions: int = 0
+    length_multiple: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(3, max_query_tokens=self.max_query_tokens, max_title_tokens=self.max_title_tokens)
+        at_least(0, num_images=self.num_images, num_regions=self.num_regions, length_multiple=self.length_multiple)
+        if (self.num_images == 0) == (self.num_regions == 0):
+            raise DataError(
+                f"num_images={self.num_images} and num_regions={self.num_regions}: a product is seen through its "
+                "pictures or through region features; one of the two must be 0"
+            )
+
+    def check_kind(self, source: str, region_width: int) -> None:
+        """Raises DataError where pictures are asked for and products have region features, or the other way round."""
+        if (self.num_regions > 0) != (region_width > 0):
+            found = f"region features of width {region_width}" if region_width else "pictures"
+            raise DataError(
+                f"{source} has {found}, but num_images={self.num_images} and num_regions={self.num_regions} are asked "
+                f"for; ask for {'regions' if region_width else 'images'} only"
+            )
+
+    def padded(self, lengths: np.ndarray, longest: int) -> int:
+        """To how many tokens texts of these lengths are padded, `longest` at the most."""
+        if self.length_multiple == 0:
+            return longest
+        steps = -(-int(lengths.max(initial=3)) // self.length_multiple)
+        return min(longest, max(3, steps * self.length_multiple))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which pairs are drawn, and how often; see `order.pair_weights` and `order.with_cold`.
+
+    Attributes:
+      batch_size: of the global batch.
+      seed: of the order and of the augmentation, at least 0.
+      popularity_power: damps popular pairs; 1 follows the log, 0 ignores it.
+      purchase_weight: how many clicks a purchase is worth on top of its own.
+      recency_half_life: in days; None takes old clicks for as good as new ones.
+      cold_share: of all draws, the share that shows products nobody clicked yet, under queries made from their titles;
+        without any clicks these are all there is.
+      max_product_queries: M.
+    """
+
+    batch_size: int
+    seed: int
+    popularity_power: float = 0.75
+    purchase_weight: float = 1.0
+    recency_half_life: float | None = None
+    cold_share: float = 0.0
+    max_product_queries: int = 64
+
+
+@dataclass(frozen=True)
+class FeedOptions:
+    """How batches are made ahead of time, and how much damage is borne.
+
+    Attributes:
+      threads: decoding threads; None for one per core.
+      prefetch: batches kept ready.
+      max_bad_share: of all products, the share that may be damaged and left out; above it reading stops.
+      stall_seconds: how long reading may take before it counts as hanging.
+
+    Raises:
+      DataError: nothing is to be kept ready.
+    """
+
+    threads: int | None = None
+    prefetch: int = 2
+    max_bad_share: float = 0.001
+    stall_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        at_least(1, prefetch=self.prefetch)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A batch before its products are read.
+
+    Attributes:
+      rows: int64[n], the products' rows, n <= B.
+      arrays: the parts of the batch that do not come from the products.
+      title_tokens: T of this batch.
+      keys: int64[n, 2], (seed, position in the whole order): what varies the pictures and masks the titles; None where
+        nothing is varied.
+    """
+
+    rows: np.ndarray
+    arrays: dict[str, np.ndarray]
+    title_tokens: int
+    keys: np.ndarray | None = None
+
+
+class PairTables(Protocol):
+    """What the plans need of the data; `PreparedData`, `CachedData` and `MixedData` have it."""
+
+    @property
+    def interactions(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def pseudo_pairs(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def query_ids(self) -> Ragged: ...
+    @property
+    def query_keys(self) -> np.ndarray: ...
+    @property
+    def title_tokens(self) -> np.ndarray: ...
+    @property
+    def num_products(self) -> int: ...
+    @property
+    def pad_id(self) -> int: ...
+    @property
+    def product_groups(self) -> np.ndarray | None:
+        """int32[N], the shard of each product where shards are streamed; None where any product is read at once."""
+
+    def balanced(self, weights: np.ndarray) -> np.ndarray:
+        """The weights of the pairs, scaled where data sets are mixed so that each gets its share."""
+
+
+class TrainPlans:
+    """The plan of every step, for one host.
+
+    Attributes:
+      shape: sizes of a batch.
+      share_size: B of this host's part of a batch.
+      pairs_per_epoch: how many draws make an epoch.
+      share_truncated: of the products with queries, the share with more than `max_product_queries` query keys, so that
+        `product_queries` leaves some out.
+    """
+
+    def __init__(
+        self, data: PairTables, sampling: Sampling, shape: BatchShape, process_index: int, process_count: int
+    ) -> None:
+        """Weighs the pairs.
+
+        Raises:
+          DataError: no pairs to draw, or settings out of bounds.
+        """
+        at_least(1, max_product_queries=sampling.max_product_queries)
+        self._data, self._sampling = data, sampling
+        self.shape = shape
+        self._query_lengths = data.query_ids.lengths()
+        self._process_index, self._process_count = process_index, process_count
+        pairs = data.interactions
+        weights = data.balanced(
+            pair_weights(pairs, sampling.popularity_power, sampling.purchase_weight, sampling.recency_half_life)
+        )
+        self._queries, self._products, clicks = pairs["query_index"], pairs["product_index"], pairs["clicks"]
+        pseudo = data.pseudo_pairs
+        made_up = len(pseudo["query_index"])
+        if made_up and (sampling.cold_share or not weights.any()):
+            weights = (
+                with_cold(weights, made_up, sampling.cold_share)
+                if weights.any()
+                else np.append(weights, np.ones(made_up))
+            )
+            self._queries = np.concatenate([self._queries, pseudo["query_index"]])
+            self._products = np.concatenate([self._products, pseudo["product_index"]])
+            clicks = np.concatenate([clicks, np.ones(made_up, clicks.dtype)])
+        clicked = {"query_index": self._queries, "product_index": self._products, "clicks": clicks}
+        self._product_queries = ProductQueries(
+            clicked, data.query_keys, data.num_products, sampling.max_product_queries
+        )
+        groups = self._sort_by_group(weights)
+        self._order = PairOrder(self._sorted_weights, sampling.batch_size, sampling.seed, groups)
+        self.share_size = self._order.share(process_count)
+        self.pairs_per_epoch = self._order.pairs_per_epoch
+        self.share_truncated = self._product_queries.share_truncated
+
+    def _sort_by_group(self, weights: np.ndarray) -> np.ndarray | None:
+        """Puts the pairs of a streamed shard side by side; returns each pair's shard, None for random access."""
+        self._sorted_weights = weights
+        if self._data.product_groups is None:
+            return None
+        groups = self._data.product_groups[self._products]
+        by_group = np.argsort(groups, kind="stable")
+        self._queries, self._products = self._queries[by_group], self._products[by_group]
+        self._sorted_weights = weights[by_group]
+        return groups[by_group]
+
+    def __call__(self, step: int) -> Plan:
+        """This host's part of batch `step`."""
+        data, shape, size = self._data, self.shape, self.share_size
+        first = self._process_index * size
+        # Text lengths are those of the whole batch; without them a host need not draw what others read.
+        seen = self._order.batch(step) if shape.length_multiple else None
+        rows = (
+            self._order.batch(step, self._process_index, self._process_count) if seen is None else seen[first:][:size]
+        )
+        lengths = rows if seen is None else seen
+        query_tokens = shape.padded(self._query_lengths[self._queries[lengths]], shape.max_query_tokens)
+        queries, products = self._queries[rows], self._products[rows]
+        positions = step * self._sampling.batch_size + first + np.arange(size)
+        return Plan(
+            rows=products,
+            arrays={
+                "query_ids": pad_tokens(data.query_ids.take(queries), query_tokens, data.pad_id),
+                "query_key": data.query_keys[queries],
+                "product_key": products.astype(np.int32),
+                "product_queries": self._product_queries[products],
+            },
+            title_tokens=shape.padded(data.title_tokens[self._products[lengths]], shape.max_title_tokens),
+            keys=np.stack([np.full(size, self._sampling.seed), positions], axis=1),
+        )
+
+
+def at_least(minimum: int, **values: int) -> None:
+    """Raises DataError for a value below `minimum`, naming it."""
+    for name, value in values.items():
+        if value < minimum:
+            raise DataError(f"{name}={value} must be at least {minimum}")
+
+
+def fill_up(arrays: dict[str, np.ndarray], size: int, pad_id: int) -> dict[str, np.ndarray]:
+    """Appends rows that only pad, so that every array has `size`."""
+    padding = {"title_ids": pad_id, "product_id": ""}
+    return {name: _fill(array, size, padding.get(name, 0)) for name, array in arrays.items()}
+
+
+def _fill(array: np.ndarray, size: int, padding: object) -> np.ndarray:
+    filled = np.full((size, *array.shape[1:]), padding, array.dtype)
+    filled[: len(array)] = array
+    return filled
