@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,20 @@ def tiny_data(tiny_tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
         progress=False,
     )
     return out
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A real file system of so many bytes, where this process may mount one; a second call resizes it."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+
+    def sized(size: int) -> Path:
+        options = f"{'remount,' if folder.is_mount() else ''}size={size}"
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode:
+            pytest.skip("mounting a file system is not allowed here")
+        return folder
+
+    yield sized
+    if folder.is_mount():
+        subprocess.run(["umount", folder], check=True)

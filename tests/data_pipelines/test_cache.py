@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -279,23 +278,6 @@ def test_an_error_while_reading_ends_it(cached: CachedData, monkeypatch: pytest.
         next(batches)
     with pytest.raises(StopIteration):
         next(batches)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A real file system of so many bytes, where this process may mount one."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-
-    def sized(size: int) -> Path:
-        options = f"{'remount,' if folder.is_mount() else ''}size={size}"
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode:
-            pytest.skip("mounting a file system is not allowed here")
-        return folder
-
-    yield sized
-    if folder.is_mount():
-        subprocess.run(["umount", folder], check=True)
 
 
 def test_a_disk_that_is_too_small_is_refused_beforehand(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -109,23 +108,6 @@ def test_bad_rows_are_set_aside_when_embedding(trained: Path, tmp_path: Path) ->
     refused(
         call("embed", "--run", trained, "--products", products, "--out", out, "--max-bad-share", 0), "no_title_no_image"
     )
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A real file system of so many bytes, where this process may mount one; a second call resizes it."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-
-    def sized(size: int) -> Path:
-        options = f"{'remount,' if folder.is_mount() else ''}size={size}"
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode:
-            pytest.skip("mounting a file system is not allowed here")
-        return folder
-
-    yield sized
-    if folder.is_mount():
-        subprocess.run(["umount", folder], check=True)
 
 
 def test_a_full_disk_is_one_line(
