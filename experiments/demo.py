@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from make_jax.config import (
+    DataConfig,
     Experiment,
     FusionConfig,
     ImageConfig,
@@ -30,6 +31,8 @@ def get_config() -> Experiment:
             fusion=FusionConfig(layers=1),
         ),
         objectives=ObjectivesConfig(query_title=0.5, query_image=0.5),
+        # Queries made up of titles would pull the weights, which the demo is to show, towards the text.
+        data=DataConfig(cold_share=0.0),
         optimizer=OptimizerConfig(learning_rate=2e-3),
         training=TrainingConfig(steps=300, batch_size=128, eval_every=100, checkpoint_every=100),
     )
