@@ -38,14 +38,24 @@ class _Rival(NamedTuple):
     target: float
 
 
+_DRAFT = ", shrinking JPEGs early"
 _RIVALS = (
-    _Rival(None, {"tf.data, only decodes and resizes": contestants.raw_limit}, 0.9),
-    _Rival("torch", {f"torch DataLoader, {WORKERS} processes": contestants.torch_loader}, 1.5),
+    _Rival(None, {"tf.data, picture by picture": contestants.raw_pictures}, 0.9),
+    _Rival(None, {"tf.data, our way with pictures": contestants.raw_groups}, 0.9),
+    _Rival(
+        "torch",
+        {
+            f"torch DataLoader, {WORKERS} processes": contestants.torch_loader,
+            f"torch DataLoader, {WORKERS} processes{_DRAFT}": partial(contestants.torch_loader, draft=True),
+        },
+        1.5,
+    ),
     _Rival(
         "grain",
         {
             f"Grain, {WORKERS} processes": contestants.grain_processes,
             f"Grain, {WORKERS} threads": contestants.grain_threads,
+            f"Grain, {WORKERS} processes{_DRAFT}": partial(contestants.grain_processes, draft=True),
         },
         1.0,
     ),

@@ -24,10 +24,9 @@ from data_pipelines.bad_records import BadRecords
 from data_pipelines.decode import decode_pictures, group_decoder
 from data_pipelines.errors import DataError
 from data_pipelines.host_tensorflow import tf
+from data_pipelines.picture_groups import GROUP, PictureGroups, group_pictures
 from data_pipelines.read_ahead import ReadAhead
 
-_OTHER_PICTURES = 1 << 48  # above every position in the order
-_GROUP = 32  # enough at a time that Python's part is small, few enough that every core gets some
 _READY_BYTES = 256 * 1024 * 1024  # of decoded pictures that wait for their batch
 
 
@@ -50,16 +49,6 @@ class Chunk:
     arrays: dict[str, np.ndarray]
     augment_keys: np.ndarray | None = None
     bad: Mapping[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Some pictures of a chunk: their numbers, counted through the chunk (product number * I + picture number), the
-    encoded pictures and int64[n, 2] what decides how each is varied."""
-
-    numbers: list[int]
-    encoded: list[bytes]
-    keys: np.ndarray
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
@@ -106,7 +95,11 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             raise DataError(f"{num_images=}, {prefetch=} and {image_size=} must be at least 1")
         self.bad_records = bad_records
         self._image_size, self._num_images, self._augment = image_size, num_images, augment
-        self._feed = _Feed(ReadAhead(chunks, 1), prefetch, num_images, stall_seconds, reading, bad_records.source)
+        grouped = (
+            (chunk, group_pictures(chunk.images or (), num_images, image_size, augment, chunk.augment_keys))
+            for chunk in chunks
+        )
+        self._feed = _Feed(ReadAhead(grouped, 1), prefetch, stall_seconds, reading, bad_records.source)
         self._pixels: Iterator[np.ndarray] | None = _decoded(self._feed, image_size, augment, threads)
         self._stop = weakref.finalize(self, self._feed.stop)
 
@@ -148,10 +141,12 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         if chunk.images is not None:
             image = np.zeros([len(chunk.images), self._num_images, *self._image_size, 3], np.uint8)
             has_image = np.zeros(image.shape[:2], bool)
-            for number, group in enumerate(groups):
-                pixels = self._next_pixels() if number else pixels
-                bad |= self._place(group, pixels, image, has_image)
+            faults = dict(groups.faults)
+            for group in range(len(groups.places)):
+                pixels = self._next_pixels() if group else pixels
+                faults |= self._place(groups, group, pixels, image, has_image)
             arrays |= {"image": image, "has_image": has_image}
+            bad |= {number // self._num_images: reason for number, reason in faults.items()}
         for position, reason in sorted(bad.items()):
             self.bad_records.add(int(chunk.rows[position]), chunk.product_ids[position], reason)
         return arrays
@@ -168,15 +163,20 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             return None
 
     def _place(
-        self, group: _Group, pixels: np.ndarray | None, image: np.ndarray, has_image: np.ndarray
+        self, groups: PictureGroups, group: int, pixels: np.ndarray | None, image: np.ndarray, has_image: np.ndarray
     ) -> dict[int, str]:
-        """Puts a group where it belongs; returns what is wrong with which product."""
-        faults: dict[int, str] = {}
-        if pixels is None:
-            pixels, faults = decode_pictures(group.encoded, *self._image_size, augment=self._augment, keys=group.keys)
-        image.reshape(-1, *image.shape[2:])[group.numbers] = pixels
-        has_image.flat[[number for i, number in enumerate(group.numbers) if i not in faults]] = True
-        return {group.numbers[i] // self._num_images: reason for i, reason in faults.items()}
+        """Puts a group where it belongs; returns what is wrong with which picture."""
+        places = groups.places[group]
+        image, has_image = image.reshape(-1, *image.shape[2:]), has_image.reshape(-1)
+        has_image[places] = True
+        if pixels is not None:
+            image[places] = pixels
+            return {}
+        image[places], faults = decode_pictures(
+            groups.files(group), *self._image_size, augment=self._augment, keys=groups.keys(group)
+        )
+        has_image[places[list(faults)]] = False
+        return {int(places[position]): reason for position, reason in faults.items()}
 
 
 class _Feed:
@@ -184,20 +184,19 @@ class _Feed:
 
     def __init__(
         self,
-        ahead: ReadAhead[Chunk],
+        ahead: ReadAhead[tuple[Chunk, PictureGroups]],
         prefetch: int,
-        num_images: int,
         stall_seconds: float,
         reading: Callable[[], str | None],
         source: str,
     ) -> None:
-        self.waiting: deque[tuple[Chunk, list[_Group]]] = deque()
+        self.waiting: deque[tuple[Chunk, PictureGroups]] = deque()
         self.failure: Exception | None = None
-        self._ahead, self._num_images = ahead, num_images
+        self._ahead = ahead
         self._turns = Semaphore(prefetch + 1)  # chunks that may be in tf.data's hands
         self._stall_seconds, self._reading, self._source = stall_seconds, reading, source
 
-    def pop(self) -> tuple[Chunk, list[_Group]]:
+    def pop(self) -> tuple[Chunk, PictureGroups]:
         """The oldest chunk, whose pixels begin to arrive; makes room for another."""
         self._turns.release()
         return self.waiting.popleft()
@@ -207,65 +206,52 @@ class _Feed:
         self._ahead.stop()
         self._turns.release()
 
-    def __call__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __call__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         try:
-            for chunk in self._chunks():
-                groups = self._groups(chunk)
+            while self._turns.acquire():
+                try:
+                    chunk, groups = self._ahead.take(self._stall_seconds)
+                except StopIteration:
+                    return
+                except queue.Empty:
+                    raise DataError(
+                        f"{self._source}: waited {self._stall_seconds:g} seconds for "
+                        f"{self._reading() or 'the next products'}; see whether that disk or bucket still answers, or "
+                        "raise data.stall_seconds"
+                    ) from None
                 self.waiting.append((chunk, groups))
-                for group in groups:
-                    yield np.array(group.encoded, object), group.keys
+                yield groups.encoded, groups.numbers, groups.heads
         except Exception as error:
             self.failure = error
             raise
-
-    def _chunks(self) -> Iterator[Chunk]:
-        while self._turns.acquire():
-            try:
-                yield self._ahead.take(self._stall_seconds)
-            except StopIteration:
-                return
-            except queue.Empty:
-                raise DataError(
-                    f"{self._source}: waited {self._stall_seconds:g} seconds for "
-                    f"{self._reading() or 'the next products'}; see whether that disk or bucket still answers, or "
-                    "raise data.stall_seconds"
-                ) from None
-
-    def _groups(self, chunk: Chunk) -> list[_Group]:
-        """At least one group, if an empty one, so that every chunk comes out at the other end."""
-        pictures = [
-            (position * self._num_images + number, encoded)
-            for position, images in enumerate(chunk.images or ())
-            for number, encoded in enumerate(images[: self._num_images])
-            if encoded
-        ]
-        return [
-            self._group(pictures[first : first + _GROUP], chunk.augment_keys)
-            for first in range(0, max(1, len(pictures)), _GROUP)
-        ]
-
-    def _group(self, pictures: list[tuple[int, bytes]], augment_keys: np.ndarray | None) -> _Group:
-        numbers = [number for number, _ in pictures]
-        keys = np.zeros([len(numbers), 2], np.int64)
-        if augment_keys is not None and numbers:
-            products, others = np.divmod(numbers, self._num_images)
-            keys += augment_keys[products]
-            keys[:, 1] += others * _OTHER_PICTURES
-        return _Group(numbers, [encoded for _, encoded in pictures], keys)
 
 
 def _decoded(
     feed: _Feed, image_size: tuple[int, int], augment: AugmentSpec, threads: int | None
 ) -> Iterator[np.ndarray]:
-    signature = (tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.int64))
     decode = group_decoder(*image_size, augment)
+
+    def decode_group(encoded: tf.Tensor, numbers: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+        return decode(encoded[: head[1]], numbers[: head[1]], head[0])
+
+    # A chunk at a time comes from Python, because each time costs as much as decoding a dozen small pictures.
+    signature = (
+        tf.TensorSpec([None, GROUP], tf.string),
+        tf.TensorSpec([None, GROUP, 4], tf.int64),
+        tf.TensorSpec([None, 2], tf.int64),
+    )
     pixels = (
         tf.data.Dataset.from_generator(feed, output_signature=signature)
-        .map(decode, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
-        .prefetch(max(2, min(64, _READY_BYTES // (_GROUP * image_size[0] * image_size[1] * 3))))
+        .unbatch()
+        .map(decode_group, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(max(2, min(64, _READY_BYTES // (GROUP * image_size[0] * image_size[1] * 3))))
     )
     options = tf.data.Options()
     options.deterministic = True
     if threads is not None:
         options.threading.private_threadpool_size = threads
-    return pixels.with_options(options).as_numpy_iterator()
+    return map(_view, iter(pixels.with_options(options)))  # which, unlike a generator, goes on after an error
+
+
+def _view(tensor: tf.Tensor) -> np.ndarray:
+    return np.asarray(memoryview(tensor))  # .numpy() would copy

@@ -3,29 +3,75 @@
 Pictures are JPEG or PNG, the two formats that TensorFlow decodes faithfully. (It misreads BMP palettes and the
 transparency of GIF, and animated WebP makes TensorFlow 2.20 corrupt its memory.) Other formats are turned into one of
 these by `data_pipelines.images` before they get here.
+
+Python reads the headers, which costs it a few microseconds, and TensorFlow runs a graph without any branch over
+pictures that want the same done to them: for small pictures, deciding in the graph would cost as much as decoding.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
 from data_pipelines.host_tensorflow import tf
 from data_pipelines.images import MAX_PIXELS
+from data_pipelines.picture_headers import read_header
 
 WHITE = 255  # most catalogue pictures stand on white, so a white margin is the one that shows least
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
 _TRACING = Lock()  # so that threads that start together do not all build the same function
+_RATIOS = (1, 2, 4, 8)  # by which libjpeg can shrink a picture while it decodes, at a fraction of the cost
+_AS_IT_IS, _PNG = 0, 1 + len(_RATIOS)  # ways to decode; those between are a JPEG, shrunk by each of the ratios
+
+# By how much a JPEG may shrink without antialiasing: its finest details are weak, and those of line art are not.
+_JPEG_SLACK = 1.2
 
 # Each kind of variation draws from a key of its own, so that none depends on another; cropping has the plain key.
 _ASPECT, _FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(6)
+
+
+class Fit(NamedTuple):
+    """How a picture is fitted: which way it is decoded, and its height and width afterwards, in pixels."""
+
+    way: int
+    height: int
+    width: int
+
+
+def fit_picture(encoded: bytes, height: int, width: int, augment: AugmentSpec = NO_AUGMENT) -> Fit | str:
+    """Decides by its header how a picture is fitted, whole and undistorted, into H x W; or says why it cannot be."""
+    header = read_header(encoded)
+    if header is None or min(header.height, header.width) < 1:
+        return unsound(encoded)
+    if header.height * header.width > MAX_PIXELS:
+        # A few kilobytes can say that they are gigapixels, and decoders take their word for it.
+        return f"the picture's header says {header.width}x{header.height} pixels, at most {MAX_PIXELS} are decoded"
+    fitted_height = _fitted_side(header.height, header.width, height, width)
+    fitted_width = _fitted_side(header.width, header.height, width, height)
+    if header.kind == "png":
+        return Fit(_PNG, fitted_height, fitted_width)
+    if (fitted_height, fitted_width) == (header.height, header.width) and not augment.crops:
+        return Fit(_AS_IT_IS, fitted_height, fitted_width)
+    # How much larger the picture is than wanted, or the smallest part that augmentation may cut out of it.
+    part = math.sqrt(augment.min_scale / augment.aspect)
+    spare = int(part * min(header.height // fitted_height, header.width // fitted_width))
+    ratio = min(max(spare, 1).bit_length(), len(_RATIOS)) - 1
+    return Fit(1 + ratio, fitted_height, fitted_width)
+
+
+def _fitted_side(side: int, other_side: int, box: int, other_box: int) -> int:
+    """As long as the other side allows, rounded in integers, so that every machine agrees."""
+    return max(1, min(box, (2 * side * other_box + other_side) // (2 * other_side)))
+
+
+def unsound(encoded: bytes) -> str:
+    """What is said of a picture that cannot be decoded."""
+    return f"the picture is not a sound JPEG or PNG file ({len(encoded)} bytes, beginning {encoded[:8]!r})"
 
 
 def decode_pictures(
@@ -36,156 +82,114 @@ def decode_pictures(
     augment: AugmentSpec = NO_AUGMENT,
     keys: np.ndarray | None = None,
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Decodes pictures one after the other as `decode_and_resize` does; can be called from several threads at once.
+    """Decodes pictures and fits each, whole and undistorted, into the middle of white; any thread may call it.
 
     Args:
-      encoded: n pictures.
-      height: H.
-      width: W.
+      encoded: n JPEG or PNG files of up to 40 million pixels, grey, RGB, CMYK or with transparency (through which
+        the white shows).
+      height: H, pixels.
+      width: W, pixels.
       augment: how to vary them.
       keys: int64[n, 2], decides the variation of each; None where nothing is varied.
 
     Returns:
-      uint8[n, H, W, 3], not to be written to, and of each picture that cannot be decoded, all 0 there, the position
-      and the reason.
+      uint8[n, H, W, 3], RGB, and of each picture that cannot be decoded, all 0 there, the position and the reason.
     """
-    if keys is None:
-        keys = np.zeros([len(encoded), 2], np.int64)
     with _TRACING:
         decode = group_decoder(height, width, augment)
-    try:
-        pixels = decode(tf.constant(encoded, tf.string), tf.constant(keys))
-        return np.asarray(memoryview(pixels)), {}  # pixels.numpy() would be another copy
-    except tf.errors.InvalidArgumentError:
-        if len(encoded) == 1:
-            return np.zeros([1, height, width, 3], np.uint8), {0: _fault(encoded[0])}
-    # One bad picture fails the call, and is rare enough to do the others again.
-    pixels, bad = np.zeros([len(encoded), height, width, 3], np.uint8), {}
-    for i, picture in enumerate(encoded):
-        [pixels[i]], fault = decode_pictures([picture], height, width, augment=augment, keys=keys[i : i + 1])
-        if fault:
-            bad[i] = fault[0]
+    pixels = np.zeros([len(encoded), height, width, 3], np.uint8)
+    bad: dict[int, str] = {}
+    ways: dict[int, list[int]] = {}
+    numbers = np.zeros([len(encoded), 4], np.int64)
+    if keys is not None:
+        numbers[:, 2:] = keys
+    for position, picture in enumerate(encoded):
+        fit = fit_picture(picture, height, width, augment)
+        if isinstance(fit, str):
+            bad[position] = fit
+        else:
+            numbers[position, :2] = fit.height, fit.width
+            ways.setdefault(fit.way, []).append(position)
+
+    def decode_group(way: int, positions: list[int]) -> None:
+        try:
+            pixels[positions] = decode(
+                tf.constant([encoded[position] for position in positions]), tf.constant(numbers[positions]), way
+            )
+        except tf.errors.InvalidArgumentError:
+            if len(positions) == 1:
+                bad[positions[0]] = unsound(encoded[positions[0]])
+                return
+            for position in positions:  # one bad picture fails them all, and is rare enough to do the others again
+                decode_group(way, [position])
+
+    for way, positions in ways.items():
+        decode_group(way, positions)
     return pixels, bad
 
 
 @lru_cache(maxsize=8)
 def group_decoder(height: int, width: int, augment: AugmentSpec) -> Any:
-    """The compiled function that decodes n pictures in turn: string[n], int64[n, 2] -> uint8[n, H, W, 3].
+    """The compiled function that decodes n pictures in the same way, one after the other.
 
-    It raises tf.errors.InvalidArgumentError if one of them cannot be decoded.
+    It takes the encoded pictures string[n], the numbers int64[n, 4] of each (height and width fitted, and the key
+    of its variation) and the way, int64; gives uint8[n, H, W, 3]; and raises tf.errors.InvalidArgumentError if one
+    of them cannot be decoded.
     """
 
-    def decode(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        return decode_and_resize(item[0], height, width, augment=augment, key=item[1])
+    def decode_group(encoded: tf.Tensor, numbers: tf.Tensor, way: tf.Tensor) -> tf.Tensor:
+        fitted = tf.cast(numbers[:, :2], tf.int32)
+        free = [height, width] - fitted
+        margins = tf.pad(tf.stack([free // 2, free - free // 2], axis=2), [[0, 0], [0, 1], [0, 0]])
 
-    def decode_group(encoded: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-        pixels = tf.TensorSpec([height, width, 3], tf.uint8)
-        return tf.map_fn(decode, (encoded, keys), fn_output_signature=pixels, parallel_iterations=1)
+        def one_way(number: int) -> tf.Tensor:
+            def decode(index: tf.Tensor) -> tf.Tensor:
+                key = numbers[index, 2:]
+                pixels = _varied(_decode(encoded[index], number), fitted[index], number, augment, key)
+                pixels = tf.ensure_shape(tf.pad(pixels, margins[index], constant_values=WHITE), [height, width, 3])
+                if augment.flip:
+                    pixels = tf.image.stateless_random_flip_left_right(pixels, tf.random.fold_in(key, _FLIP))
+                return pixels
 
-    compiled = tf.function(decode_group, autograph=False)
-    return compiled.get_concrete_function(tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.int64))
+            indices, signature = tf.range(tf.size(encoded)), tf.TensorSpec([height, width, 3], tf.uint8)
+            return tf.map_fn(decode, indices, fn_output_signature=signature, parallel_iterations=1)
 
+        return tf.switch_case(tf.cast(way, tf.int32), [partial(one_way, number) for number in range(_PNG + 1)])
 
-def _fault(encoded: bytes) -> str:
-    try:
-        size = _jpeg_size(encoded) if encoded.startswith(_JPEG) else _png_size(encoded)
-        height, width = size.numpy().tolist()
-        if encoded.startswith((_JPEG, _PNG)) and height * width > MAX_PIXELS:
-            return f"the picture's header says {width}x{height} pixels, at most {MAX_PIXELS} are decoded"
-    except tf.errors.InvalidArgumentError:
-        pass  # cut within the header
-    return f"the picture is not a sound JPEG or PNG file ({len(encoded)} bytes, beginning {encoded[:8]!r})"
-
-
-def decode_and_resize(
-    encoded: tf.Tensor,
-    height: int,
-    width: int,
-    *,
-    margin: int = WHITE,
-    augment: AugmentSpec = NO_AUGMENT,
-    key: tf.Tensor | None = None,
-) -> tf.Tensor:
-    """Decodes a picture and fits it, whole and undistorted, into the middle of height x width.
-
-    Args:
-      encoded: string scalar, a JPEG or PNG file of any size up to 40 million pixels, grey, RGB, CMYK or with
-        transparency (through which the margin's colour shows).
-      height: H, pixels.
-      width: W, pixels.
-      margin: grey level 0-255 of what the picture leaves free.
-      augment: how to vary the picture.
-      key: int64[2], decides the variation; needed where there is any.
-
-    Returns:
-      uint8[H, W, 3], RGB.
-
-    Raises:
-      tf.errors.InvalidArgumentError: the bytes are not a sound JPEG or PNG, or its header says that it is larger, in
-        which case nothing is decoded.
-    """
-    pixels = _decode(encoded, margin)
-    fitted = _fitted_size(tf.shape(pixels), height, width)
-    if augment.crops:
-        pixels = _random_crop(pixels, augment, key)
-    pixels = _resize(pixels, fitted)
-    if augment.colours:
-        pixels = _recolour(pixels, augment, key)
-    pixels = _pad(pixels, height, width, margin)
-    if augment.flip:
-        pixels = tf.image.stateless_random_flip_left_right(pixels, seed=tf.random.fold_in(key, _FLIP))
-    return tf.ensure_shape(pixels, [height, width, 3])
-
-
-def _decode(encoded: tf.Tensor, margin: int) -> tf.Tensor:
-    return tf.cond(tf.io.is_jpeg(encoded), lambda: _decode_jpeg(encoded), lambda: _decode_png(encoded, margin))
-
-
-def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    with tf.control_dependencies([_not_too_large(_jpeg_size(encoded))]):
-        # The default method is faster by a hair and differs between builds of libjpeg.
-        return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-
-
-def _decode_png(encoded: tf.Tensor, margin: int) -> tf.Tensor:
-    is_png = tf.strings.substr(encoded, 0, len(_PNG)) == _PNG
-    # decode_png would take a GIF, BMP or WebP too
-    with tf.control_dependencies([tf.debugging.Assert(is_png, ["neither JPEG nor PNG"])]):
-        size = _png_size(encoded)
-    with tf.control_dependencies([_not_too_large(size)]):
-        pixels = tf.io.decode_png(encoded, channels=4)
-    colour, opacity = pixels[..., :3], pixels[..., 3:]
-    # Where a file has no opacity, TensorFlow fills in the highest level of its bit depth: 1 of 255 in line art.
-    depth = tf.cast(_png_header(encoded, 24, tf.uint8)[0], tf.int32)
-    filler = tf.cast(tf.bitwise.left_shift(1, depth) - 1, tf.uint8)
-    return tf.cond(
-        tf.reduce_all(opacity == filler), lambda: colour, lambda: _blend(colour, tf.cast(opacity, tf.int32), margin)
+    return tf.function(decode_group, autograph=False).get_concrete_function(
+        tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 4], tf.int64), tf.TensorSpec([], tf.int64)
     )
 
 
-def _blend(colour: tf.Tensor, opacity: tf.Tensor, margin: int) -> tf.Tensor:
-    levels = tf.cast(colour, tf.int32) * opacity + margin * (255 - opacity)
+def _decode(encoded: tf.Tensor, way: int) -> tf.Tensor:
+    if way == _PNG:
+        return _decode_png(encoded)
+    # The default method is faster by a hair and differs between builds of libjpeg.
+    ratio = 1 if way == _AS_IT_IS else _RATIOS[way - 1]
+    return tf.io.decode_jpeg(encoded, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+
+def _varied(pixels: tf.Tensor, size: tf.Tensor, way: int, augment: AugmentSpec, key: tf.Tensor) -> tf.Tensor:
+    """The picture, or what augmentation makes of it, at the size wanted."""
+    if augment.crops:
+        pixels = _random_crop(pixels, augment, key)
+    if way != _AS_IT_IS:
+        pixels = _resize(pixels, size, 1.0 if way == _PNG else _JPEG_SLACK)
+    return _recolour(pixels, augment, key) if augment.colours else pixels
+
+
+def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
+    pixels = tf.io.decode_png(encoded, channels=4)
+    colour, opacity = pixels[..., :3], pixels[..., 3:]
+    # Where a file has no opacity, TensorFlow fills in the highest level of its bit depth: 1 of 255 in line art.
+    depth = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 24, 1), tf.uint8)[0], tf.int32)
+    filler = tf.cast(tf.bitwise.left_shift(1, depth) - 1, tf.uint8)
+    return tf.cond(tf.reduce_all(opacity == filler), lambda: colour, lambda: _blend(colour, tf.cast(opacity, tf.int32)))
+
+
+def _blend(colour: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
+    levels = tf.cast(colour, tf.int32) * opacity + WHITE * (255 - opacity)
     return tf.cast((levels + 127) // 255, tf.uint8)
-
-
-def _jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.io.extract_jpeg_shape(encoded)[:2]
-
-
-def _png_size(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.reverse(_png_header(encoded, 16, tf.int32)[:2], [0])
-
-
-def _png_header(encoded: tf.Tensor, start: int, dtype: tf.DType) -> tf.Tensor:
-    """The numbers from byte `start` on: width at 16 and height in four bytes each, bit depth at 24 in one."""
-    # Filled up with zeros, because TensorFlow's complaint about too short a text is one that Python cannot read.
-    header = tf.strings.join([tf.strings.substr(encoded, 0, 28), bytes(28)])
-    return tf.io.decode_raw(tf.strings.substr(header, start, 28), dtype, little_endian=False)
-
-
-def _not_too_large(size: tf.Tensor) -> tf.Operation:
-    """A few kilobytes can say that they are gigapixels, and decoders take their word for it."""
-    return tf.debugging.Assert(tf.reduce_prod(tf.cast(size, tf.int64)) <= MAX_PIXELS, ["too many pixels", size])
 
 
 def _random_crop(pixels: tf.Tensor, augment: AugmentSpec, key: tf.Tensor) -> tf.Tensor:
@@ -217,32 +221,16 @@ def _recolour(pixels: tf.Tensor, augment: AugmentSpec, key: tf.Tensor) -> tf.Ten
     return tf.image.convert_image_dtype(image, tf.uint8, saturate=True)
 
 
-def _fitted_size(shape: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    box = tf.constant([height, width], tf.int64)
-    other_box = tf.constant([width, height], tf.int64)
-    size = tf.cast(shape[:2], tf.int64)
-    other_size = tf.reverse(size, [0])
-    # Each side as long as the other side allows, rounded in integers, so that every machine agrees.
-    fitted = (2 * size * other_box + other_size) // (2 * other_size)
-    return tf.cast(tf.clip_by_value(fitted, 1, box), tf.int32)
-
-
-def _resize(pixels: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+def _resize(pixels: tf.Tensor, target: tf.Tensor, slack: float) -> tf.Tensor:
+    """Resizes with antialiasing, which costs more than decoding, unless the picture shrinks by `slack` at most."""
     size = tf.shape(pixels)[:2]
 
     def resized() -> tf.Tensor:
         values = tf.cond(
-            tf.reduce_any(target < size),
+            tf.reduce_any(tf.cast(size, tf.float32) > slack * tf.cast(target, tf.float32)),
             lambda: tf.image.resize(pixels, target, method="bilinear", antialias=True),
-            # Enlarging needs no antialiasing; without it the same picture, but for rounding, costs a third.
             lambda: tf.image.resize(pixels, target, method="bilinear"),
         )
-        return tf.cast(tf.clip_by_value(tf.round(values), 0, 255), tf.uint8)
+        return tf.cast(values + 0.5, tf.uint8)
 
     return tf.cond(tf.reduce_all(target == size), lambda: pixels, resized)
-
-
-def _pad(pixels: tf.Tensor, height: int, width: int, margin: int) -> tf.Tensor:
-    free = [height, width] - tf.shape(pixels)[:2]
-    margins = tf.stack([free // 2, free - free // 2], axis=1)
-    return tf.pad(pixels, tf.concat([margins, [[0, 0]]], 0), constant_values=margin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,9 +103,10 @@ def parse_products(messages: Sequence[bytes | Unreadable], max_title_tokens: int
                 sound[position], bad[position] = _nothing(), "it is not the record of a product"
         parsed = _parser()(tf.constant(sound, tf.string))
     pictures = _ragged(parsed["images"])
+    files = pictures.values.tolist()
     return ParsedProducts(
         product_ids=[product_id.decode(errors="replace") for product_id in parsed["product_id"].numpy()],
-        images=[part.tolist() for part in np.split(pictures.values, pictures.splits[1:-1])],
+        images=[files[start:end] for start, end in pairwise(pictures.splits.tolist())],
         title_ids=pad_tokens(_ragged(parsed["title_ids"]), max_title_tokens, pad_id),
         title_words=pad_tokens(_ragged(parsed["title_words"]), max_title_tokens, -1),
         title_keywords=pad_tokens(_ragged(parsed["title_keywords"]), max_title_tokens, 0).astype(bool),

@@ -128,7 +128,7 @@ def test_growing_memory_is_told_from_flat(growth: float, flat: bool) -> None:
 
 @pytest.mark.parametrize("size", [(60, 80), (210, 330), (300, 200)])
 def test_rivals_make_the_pictures_that_ours_makes(tmp_path: Path, size: tuple[int, int]) -> None:
-    from contestants import PillowExamples, Task
+    from contestants import PillowExamples, Task, raw_groups, raw_pictures
 
     rows, columns = np.indices((size[1], size[0])) / 40
     waves = 127 + 60 * np.sin(rows + np.arange(3)[:, None, None]) + 60 * np.cos(columns)
@@ -137,10 +137,14 @@ def test_rivals_make_the_pictures_that_ours_makes(tmp_path: Path, size: tuple[in
     (tmp_path / "tables").mkdir()
     pq.write_table(pa.table({"image": [buffer.getvalue()]}), tmp_path / "tables" / "products-0.parquet")
     np.savez(tmp_path / "tokens.npz", query_ids=np.array([[2, 7, 3]]), title_ids=np.array([[2, 8, 9, 3]]))
-    examples = PillowExamples(Task(tmp_path, height=80, width=64, batch_size=1))
+    task = Task(tmp_path, height=80, width=64, batch_size=1)
     [ours], bad = decode_pictures([buffer.getvalue()], 80, 64)
     assert not bad
-    assert len(examples) == 1
-    assert examples[0]["query_ids"].tolist() == [2, 7, 3]
-    assert examples[0]["image"].shape == ours.shape
-    assert np.abs(examples[0]["image"].astype(int) - ours).mean() < 1.5
+    for draft in (False, True):
+        examples = PillowExamples(task, draft)
+        assert len(examples) == 1
+        assert examples[0]["query_ids"].tolist() == [2, 7, 3]
+        assert examples[0]["image"].shape == ours.shape
+        assert np.abs(examples[0]["image"].astype(int) - ours).mean() < 1.5
+    assert np.abs(next(raw_pictures(task))[0].numpy().astype(int) - ours).mean() < 1.5
+    assert np.array_equal(next(raw_groups(task))[0, 0], ours)

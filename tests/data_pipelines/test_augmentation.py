@@ -10,9 +10,8 @@ from pictures import encode, photo
 from PIL import Image
 
 from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
-from data_pipelines.decode import decode_and_resize, decode_pictures
+from data_pipelines.decode import decode_pictures
 from data_pipelines.errors import DataError
-from data_pipelines.host_tensorflow import tf
 
 
 def augmented(encoded: bytes, spec: AugmentSpec, count: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
@@ -31,13 +30,13 @@ def test_augmentation_depends_on_the_key_only() -> None:
     some, more = augmented(encoded, EVERYTHING, 5), augmented(encoded, EVERYTHING, 20)
     assert np.array_equal(some, more[:5])
     assert len({pixels.tobytes() for pixels in more}) == 20
-    one = decode_and_resize(encoded, 64, 48, augment=EVERYTHING, key=tf.constant([7, 3], tf.int64))
+    [one], _ = decode_pictures([encoded], 64, 48, augment=EVERYTHING, keys=np.array([[7, 3]]))
     assert np.array_equal(one, more[3])
 
 
 def test_no_augmentation_is_no_change() -> None:
     encoded = encode(photo(80, 60), "JPEG")
-    assert np.array_equal(augmented(encoded, NO_AUGMENT, 1)[0], decode_and_resize(encoded, 64, 48))
+    assert np.array_equal(augmented(encoded, NO_AUGMENT, 1)[0], decode_pictures([encoded], 64, 48)[0][0])
 
 
 def test_flip_mirrors_about_half_whatever_else_is_drawn() -> None:

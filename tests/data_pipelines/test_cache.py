@@ -21,7 +21,7 @@ from data_pipelines.augmentation import AugmentSpec
 from data_pipelines.cache import CachedData, open_cache
 from data_pipelines.cache_writer import write_cache
 from data_pipelines.dataset import PreparedData, open_prepared
-from data_pipelines.decode import decode_and_resize
+from data_pipelines.decode import decode_pictures
 from data_pipelines.errors import DataError
 from data_pipelines.input import catalogue_batches, train_batches
 from data_pipelines.plans import BatchShape, FeedOptions, Sampling, TrainPlans
@@ -171,7 +171,7 @@ def test_products_can_be_shown_as_the_model_sees_them(cached: CachedData) -> Non
     assert first["title"] == word_tokenizer().decode(range(20, 40))
     pixels = [np.asarray(Image.open(io.BytesIO(image))) for image in second["images"]]
     for shown, stored in zip(pixels, CHANGES[6]["images"][:2], strict=True):
-        np.testing.assert_array_equal(shown, decode_and_resize(stored, *SIZE))
+        np.testing.assert_array_equal(shown, decode_pictures([stored], *SIZE)[0][0])
     assert without["images"] == []
 
 

@@ -13,7 +13,7 @@ from prepared_files import record, title, word_tokenizer, write_data
 
 from data_pipelines.augmentation import AugmentSpec
 from data_pipelines.dataset import PreparedData, open_prepared
-from data_pipelines.decode import decode_and_resize
+from data_pipelines.decode import decode_pictures
 from data_pipelines.errors import DataError
 from data_pipelines.input import catalogue_batches, query_batches, train_batches
 from data_pipelines.order import PairOrder, pair_weights
@@ -96,7 +96,7 @@ def assert_shows(batch: Batch, row: int, stored: dict[str, Any], shape: BatchSha
     for number in range(shape.num_images):
         there = number < len(stored["images"])
         assert batch["has_image"][row, number] == there
-        pixels = decode_and_resize(stored["images"][number], *shape.image_size) if there else 0
+        pixels = decode_pictures([stored["images"][number]], *shape.image_size)[0][0] if there else 0
         np.testing.assert_array_equal(batch["image"][row, number], pixels)
 
 
