@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from make_jax.retrieval.report import (
+from make_jax.retrieval.report_data import (
     CategoryWeights,
     KindWeights,
     QueryResults,

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from report_sample import HOSTILE, picture, sample
 
 from make_jax.errors import UserError
-from make_jax.retrieval.report import (
+from make_jax.retrieval.report import render, write_report
+from make_jax.retrieval.report_data import (
     CategoryWeights,
     KindWeights,
     QueryResults,
@@ -23,8 +24,6 @@ from make_jax.retrieval.report import (
     RunFacts,
     Segment,
     TuningPoint,
-    render,
-    write_report,
 )
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
