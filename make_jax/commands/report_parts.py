@@ -49,8 +49,8 @@ def segments(judged: Judged, column: str) -> list[report_data.Segment]:
 
 
 def groups(tables: Mapping[str, Sequence[GroupTable]]) -> list[report_data.Group]:
-    """Metrics of groups of products, those of one group side by side for all columns."""
-    found = [
+    """Metrics of groups of products, for every column."""
+    return [
         report_data.Group(
             group.split,
             group.name,
@@ -64,8 +64,6 @@ def groups(tables: Mapping[str, Sequence[GroupTable]]) -> list[report_data.Group
         for column, of_column in tables.items()
         for group in of_column
     ]
-    order = list(dict.fromkeys((group.split, group.name) for group in found))
-    return sorted(found, key=lambda group: order.index((group.split, group.name)))
 
 
 class Examples(NamedTuple):

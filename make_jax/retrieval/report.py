@@ -19,7 +19,7 @@ import jinja2
 
 from make_jax.errors import UserError
 from make_jax.retrieval import figures
-from make_jax.retrieval.report_data import CategoryWeights, ReportData
+from make_jax.retrieval.report_data import CategoryWeights, Group, ReportData
 
 SMALL_SEGMENT = 10  # queries; a mean over fewer says too little to be called the weakest
 CATEGORIES_SHOWN = 24  # the largest; the others are folded away
@@ -76,7 +76,8 @@ def render(data: ReportData) -> str:
         headline=headline,
         findings=_findings(data, headline),
         segments=[(group, list(rows)) for group, rows in groupby(data.segments, key=lambda s: s.group)],
-        groups=[(split, list(rows)) for split, rows in groupby(data.groups, key=lambda g: g.split)],
+        groups=_side_by_side(data.groups),
+        nan=math.nan,
         categories=_by_text_weight(by_size[:CATEGORIES_SHOWN]),
         more_categories=_by_text_weight(by_size[CATEGORIES_SHOWN:]),
         loss=figures.loss_curve(data.training),
@@ -85,6 +86,14 @@ def render(data: ReportData) -> str:
         tuning=figures.tuning_curve(data.tuning, data.target_recall),
         kinds=figures.weights_by_kind(data.kind_weights),
     )
+
+
+def _side_by_side(groups: Iterable[Group]) -> list[tuple[str, list[list[Group]]]]:
+    """For each split, the groups of each column in a row."""
+    splits: dict[str, dict[str, list[Group]]] = {}
+    for group in groups:
+        splits.setdefault(group.split, {}).setdefault(group.column, []).append(group)
+    return [(split, list(columns.values())) for split, columns in splits.items()]
 
 
 def _findings(data: ReportData, headline: str) -> list[Finding]:
