@@ -15,6 +15,7 @@ import click
 
 from data_pipelines.sources import SOURCES
 from make_jax import __version__
+from make_jax.retrieval.options import bm25_options, compare_options, evaluate_options, hybrid_options, search_options
 
 PATH = click.Path(path_type=Path)
 log = logging.getLogger("make_jax")
@@ -282,10 +283,7 @@ def index(embeddings: Path, out: Path, target_recall: float, tune_queries: Path 
 
 @main.command()
 @_products_option()
-@click.option("--out", type=PATH, required=True, help="BM25 directory to write.")
-@click.option(
-    "--fields", multiple=True, metavar="COLUMN", show_default="title, category", help="Column to search in; repeat it."
-)
+@bm25_options
 @_max_bad_share_option
 def bm25(products: tuple[str, ...], out: Path, fields: tuple[str, ...], max_bad_share: float) -> None:
     """Build BM25 over the texts of products: a baseline, and half of hybrid search."""
@@ -294,21 +292,8 @@ def bm25(products: tuple[str, ...], out: Path, fields: tuple[str, ...], max_bad_
     click.echo(f"{out}: {bm25_products(products, out, fields or None, max_bad_share):,} products")
 
 
-_bm25_option = click.option("--bm25", type=PATH, help="BM25 directory, to judge beside the model or alone.")
-_hybrid_option = click.option(
-    "--hybrid", type=click.Choice(["rrf", "learned"]), help="Join vectors and BM25 by ranks or by a learned weight."
-)
-_hybrid_weight_option = click.option("--hybrid-weight", type=PATH, help="The learned weight, which hybrid wrote.")
-
-
 @main.command("hybrid")
-@click.option("--run", type=PATH, required=True, help="Run directory.")
-@click.option("--index", type=PATH, help="Index directory, to search through it.")
-@click.option("--embeddings", type=PATH, help="Product vectors, to search exactly.")
-@click.option("--bm25", type=PATH, required=True, help="BM25 directory.")
-@click.option("--queries", required=True, metavar="F", help="Query table; other queries than those to judge by.")
-@click.option("--qrels", required=True, metavar="F", help="Judgements.")
-@click.option("--out", type=PATH, required=True, help="JSON file to write.")
+@hybrid_options
 def hybrid_command(**options: Any) -> None:
     """Learn the weight that joins vectors and BM25."""
     from make_jax.commands.hybrid import learn_weight
@@ -322,18 +307,8 @@ def hybrid_command(**options: Any) -> None:
 
 
 @main.command()
-@click.option("--run", type=PATH, help="Run directory; leave it out to judge BM25 alone.")
-@click.option("--index", type=PATH, help="Index directory: judges exact and index search side by side.")
-@click.option("--embeddings", type=PATH, help="Product vectors, to judge exact search only.")
-@_bm25_option
-@_hybrid_option
-@_hybrid_weight_option
-@click.option("--queries", required=True, metavar="F", help="Query table; further columns become segments.")
-@click.option("--qrels", required=True, metavar="F", help="Judgements.")
-@click.option("--interactions", metavar="F", help="Click log that tells cold products, instead of the training data's.")
-@click.option("--words", multiple=True, metavar="NAME=FILE", help="Words to look for in titles, as colour=colours.txt.")
+@evaluate_options
 @_products_option(required=False, text="Product tables to know titles and pictures from, instead of the training data.")
-@click.option("--out", type=PATH, required=True, help="Folder of the report.")
 def evaluate(run: Path | None, out: Path, **options: Any) -> None:
     """Judge a model, BM25 or both; writes metrics.json, per_query.parquet and report.html."""
     from make_jax.commands.evaluate import evaluate as run_evaluate
@@ -345,10 +320,7 @@ def evaluate(run: Path | None, out: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("reports", nargs=-1, required=True, metavar="REPORT[:COLUMN]...")
-@click.option("--metric", multiple=True, help="Metric to compare; repeat it.", show_default="four of them")
-@click.option("--group", default="all", help="Group of products, as 'never clicked'.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@compare_options
 def compare(reports: tuple[str, ...], metric: tuple[str, ...], group: str, as_json: bool) -> None:
     """Compare evaluated systems with the first one, with 95 % intervals; join runs of other seeds with commas."""
     from make_jax.commands import compare as comparison
@@ -358,14 +330,7 @@ def compare(reports: tuple[str, ...], metric: tuple[str, ...], group: str, as_js
 
 
 @main.command()
-@click.option("--run", type=PATH, required=True, help="Run directory.")
-@click.option("--index", type=PATH, required=True, help="Index directory.")
-@click.option("--bm25", type=PATH, help="BM25 directory, for --hybrid.")
-@_hybrid_option
-@_hybrid_weight_option
-@click.argument("query")
-@click.option("-k", type=int, default=10, help="How many products.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@search_options
 def search(run: Path, index: Path, query: str, k: int, as_json: bool, **hybrid: Any) -> None:
     """Find products for QUERY."""
     from make_jax.commands.search import search as run_search
