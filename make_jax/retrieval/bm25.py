@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -43,11 +44,9 @@ class Bm25:
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        import bm25s  # imports JAX and asks it for a device
-
         self.path, self.manifest = path, manifest
         self.product_ids: np.ndarray = pq.read_table(path / "ids.parquet").column("product_id").to_numpy()
-        self._model = bm25s.BM25.load(path / _FOLDER, show_progress=False)
+        self._model = _library().BM25.load(path / _FOLDER, show_progress=False)
         self._positions: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -120,8 +119,7 @@ def build_bm25(products: Iterable[tuple[str, Sequence[str]]], out: Path, fields:
         corpus.append([vocabulary.setdefault(term, len(vocabulary)) for term in found])
     if not vocabulary:
         raise UserError(f"none of {len(corpus)} products has a word in {', '.join(fields)}; name other --fields")
-    import bm25s
-
+    bm25s = _library()
     model = bm25s.BM25(k1=K1, b=B)
     model.index((corpus, vocabulary), create_empty_token=False, show_progress=False)
     facts = {"count": len(corpus), "fields": list(fields), "terms": len(vocabulary), "k1": K1, "b": B}
@@ -139,6 +137,14 @@ def load_bm25(path: Path) -> Bm25:
       UserError: not such a directory, another format version, or a file that is missing, differs or was added.
     """
     return Bm25(path, read_manifest(path, BM25_KIND))
+
+
+def _library() -> Any:
+    """bm25s, which imports JAX and asks it for a device, so only when it is needed; it logs every step it takes."""
+    import bm25s
+
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    return bm25s
 
 
 def _save(model: Any, folder: Path) -> None:
