@@ -15,6 +15,7 @@ import click
 
 from data_pipelines.sources import SOURCES
 from make_jax import __version__
+from make_jax.retrieval.options import bm25_options, compare_options, evaluate_options, hybrid_options, search_options
 
 PATH = click.Path(path_type=Path)
 log = logging.getLogger("make_jax")
@@ -246,17 +247,22 @@ def train(experiment: Path, data: tuple[str, ...], workdir: Path, overrides: tup
 @_products_option(required=False)
 @click.option("--queries", metavar="F", help="Query table.")
 @click.option("--out", type=PATH, required=True, help="Parquet file to write.")
+@click.option("--without", type=click.Choice(["images", "titles"]), help="Embed the products as if none had any.")
 @_max_bad_share_option
-def embed(run: Path, products: tuple[str, ...], queries: str | None, out: Path, max_bad_share: float) -> None:
+def embed(
+    run: Path, products: tuple[str, ...], queries: str | None, out: Path, without: Any, max_bad_share: float
+) -> None:
     """Turn products or queries into vectors."""
     if bool(products) == bool(queries):
         raise click.UsageError("give either --products or --queries")
+    if queries and without:
+        raise click.UsageError("--without is for --products")
     from make_jax.commands.embed import embed_products, embed_queries
 
     count = (
         embed_queries(run, queries, out, max_bad_share)
         if queries
-        else embed_products(run, products, out, max_bad_share)
+        else embed_products(run, products, out, max_bad_share, without)
     )
     click.echo(f"{out}: {count:,} vectors")
 
@@ -276,34 +282,60 @@ def index(embeddings: Path, out: Path, target_recall: float, tune_queries: Path 
 
 
 @main.command()
-@click.option("--run", type=PATH, required=True, help="Run directory.")
-@click.option("--index", type=PATH, help="Index directory: judges exact and index search side by side.")
-@click.option("--embeddings", type=PATH, help="Product vectors, to judge exact search only.")
-@click.option("--queries", required=True, metavar="F", help="Query table; further columns become segments.")
-@click.option("--qrels", required=True, metavar="F", help="Judgements.")
-@_products_option(required=False, text="Product tables to show in the report, instead of the training data.")
-@click.option("--out", type=PATH, required=True, help="Folder of the report.")
-def evaluate(run: Path, out: Path, **options: Any) -> None:
-    """Judge a model; writes metrics.json and report.html."""
+@_products_option()
+@bm25_options
+@_max_bad_share_option
+def bm25(products: tuple[str, ...], out: Path, fields: tuple[str, ...], max_bad_share: float) -> None:
+    """Build BM25 over the texts of products: a baseline, and half of hybrid search."""
+    from make_jax.commands.bm25 import bm25_products
+
+    click.echo(f"{out}: {bm25_products(products, out, fields or None, max_bad_share):,} products")
+
+
+@main.command("hybrid")
+@hybrid_options
+def hybrid_command(**options: Any) -> None:
+    """Learn the weight that joins vectors and BM25."""
+    from make_jax.commands.hybrid import learn_weight
+
+    learned = learn_weight(**options)
+    click.echo(
+        f"{options['out']}: weight {learned.weight:.2f} of the vectors, nDCG@10 {learned.ndcg:.4f} "
+        f"over {len(learned.queries):,} queries (BM25 alone {learned.ndcg_bm25:.4f}, vectors alone "
+        f"{learned.ndcg_vectors:.4f})"
+    )
+
+
+@main.command()
+@evaluate_options
+@_products_option(required=False, text="Product tables to know titles and pictures from, instead of the training data.")
+def evaluate(run: Path | None, out: Path, **options: Any) -> None:
+    """Judge a model, BM25 or both; writes metrics.json, per_query.parquet and report.html."""
     from make_jax.commands.evaluate import evaluate as run_evaluate
 
     result = run_evaluate(run, out=out, **options)
     for column, values in result["metrics"].items():
-        click.echo(f"{column:6} " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        click.echo(f"{column:12} " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
     click.echo(f"Look at {out / 'report.html'}")
 
 
 @main.command()
-@click.option("--run", type=PATH, required=True, help="Run directory.")
-@click.option("--index", type=PATH, required=True, help="Index directory.")
-@click.argument("query")
-@click.option("-k", type=int, default=10, help="How many products.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def search(run: Path, index: Path, query: str, k: int, as_json: bool) -> None:
+@compare_options
+def compare(reports: tuple[str, ...], metric: tuple[str, ...], group: str, as_json: bool) -> None:
+    """Compare evaluated systems with the first one, with 95 % intervals; join runs of other seeds with commas."""
+    from make_jax.commands import compare as comparison
+
+    found = comparison.compare(reports, metric or comparison.METRICS, group)
+    click.echo(comparison.as_json(found) if as_json else comparison.as_text(found))
+
+
+@main.command()
+@search_options
+def search(run: Path, index: Path, query: str, k: int, as_json: bool, **hybrid: Any) -> None:
     """Find products for QUERY."""
     from make_jax.commands.search import search as run_search
 
-    hits = run_search(run, index, query, k)
+    hits = run_search(run, index, query, k, **hybrid)
     if as_json:
         click.echo(json.dumps({"query": query, "results": [hit._asdict() for hit in hits]}, ensure_ascii=False))
         return

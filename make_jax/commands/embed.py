@@ -10,23 +10,22 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.checks import ProductChecker
+from data_pipelines.checks import Product, ProductChecker
 from data_pipelines.input import query_batches
 from data_pipelines.log_checks import checked_queries
 from data_pipelines.quarantine import Quarantine
 from data_pipelines.stored_feed import row_batches
 from data_pipelines.tokenizer import TextTokenizer, load_tokenizer
 from make_jax.commands.feeding import batch_shape
-from make_jax.errors import UserError
+from make_jax.commands.rows import MAX_BAD_SHARE, accept_rows
 from make_jax.model import build_model
-from make_jax.retrieval.embeddings import EmbeddingWriter
+from make_jax.retrieval.embeddings import EmbeddingWriter, Without
 from make_jax.retrieval.encode import Encoder
 from make_jax.run import Run, open_run
 
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 256
-MAX_BAD_SHARE = 0.05
 
 
 class TrainedModel:
@@ -83,55 +82,62 @@ class TrainedModel:
             yield from self._encoder.products(self.run.params, batches)
 
 
-def embed_products(run: Path, products: Sequence[str], out: Path, max_bad_share: float = MAX_BAD_SHARE) -> int:
+def embed_products(
+    run: Path,
+    products: Sequence[str],
+    out: Path,
+    max_bad_share: float = MAX_BAD_SHARE,
+    without: Without | None = None,
+) -> int:
     """Write the vectors and modal weights of a catalogue to `out`; returns how many.
 
-    Rows that cannot be used go to `OUT.quarantine.parquet` with the reason.
+    Rows that cannot be used go to `OUT.quarantine.parquet` with the reason. With `without`, the products are embedded
+    as if none had a picture, or a title; those that have nothing else are left out, and counted in the log.
 
     Raises:
       UserError, DataError: no finished run, unreadable tables, no usable product, or too many bad rows.
     """
     model, quarantine = TrainedModel.open(run), Quarantine()
-    checker, count = ProductChecker(quarantine), 0
+    checker, count, nothing_left = ProductChecker(quarantine), 0, 0
 
     def rows() -> Iterator[dict[str, Any]]:
+        nonlocal nothing_left
         for chunk in checker.products(list(products)):
-            yield from (product._asdict() for product in chunk)
+            for product in chunk:
+                bare = _bare(product, without)
+                if bare.title or bare.images or bare.regions:
+                    yield bare._asdict()
+                else:
+                    nothing_left += 1
 
     with (
-        EmbeddingWriter(out, "products", model.dim, model.run.fingerprint) as writer,
+        EmbeddingWriter(out, "products", model.dim, model.run.fingerprint, without) as writer,
         tqdm(desc="embed", unit="product", mininterval=1.0) as bar,
     ):
         for part in model.encode_rows(rows(), ", ".join(products)):
             writer.write(part.product_ids, part.vectors, part.weights[:, 0], part.weights[:, 1])
             count += len(part.product_ids)
             bar.update(len(part.product_ids))
-        _check_rows(quarantine, "products", count, out, max_bad_share)
+        accept_rows(quarantine, "products", count, out, max_bad_share)
+    if nothing_left:
+        log.warning("%d products have nothing but %s and are left out", nothing_left, without)
     return count
+
+
+def _bare(product: Product, without: Without | None) -> Product:
+    if without == "images":
+        return product._replace(images=(), regions=b"", region_width=0)
+    return product._replace(title="") if without == "titles" else product
 
 
 def embed_queries(run: Path, queries: str, out: Path, max_bad_share: float = MAX_BAD_SHARE) -> int:
     """Write the vectors of a query table to `out`; returns how many. Raises as `embed_products`."""
     model, quarantine = TrainedModel.open(run), Quarantine()
     table = checked_queries(queries, quarantine)
-    _check_rows(quarantine, "queries", table.num_rows, out, max_bad_share)
+    accept_rows(quarantine, "queries", table.num_rows, out, max_bad_share)
     with EmbeddingWriter(out, "queries", model.dim, model.run.fingerprint) as writer:
         writer.write(table["query_id"].to_pylist(), model.encode_queries(table["query"].to_pylist()))
     return table.num_rows
-
-
-def _check_rows(quarantine: Quarantine, table: str, count: int, out: Path, max_bad_share: float) -> None:
-    report = out.with_name(out.name + ".quarantine.parquet")
-    for name in quarantine.read:
-        quarantine.accept(name, max_bad_share, report)
-    if quarantine.bad:
-        quarantine.write(report)
-    for name, read in quarantine.read.items():
-        if reasons := quarantine.reasons(name):
-            told = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
-            log.warning("%d of %d %s set aside (%s), see %s", sum(reasons.values()), read, name, told, report)
-    if count == 0:
-        raise UserError(f"there are no {table} to embed; check the table")
 
 
 def _short(text: str) -> str:

@@ -1,68 +1,34 @@
-"""`make-jax evaluate`: metrics of a model over a catalogue, as metrics.json and a report to look at."""
+"""`make-jax evaluate`: metrics of a model, BM25 or both over a catalogue, as files and a report to look at."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from data_pipelines.errors import DataError
-from data_pipelines.log_checks import QrelChecker, checked_queries
-from data_pipelines.quarantine import Quarantine
 from make_jax.commands import catalogue as catalogues
-from make_jax.commands.embed import TrainedModel
+from make_jax.commands import report_parts
+from make_jax.commands.catalogue import Catalogue
+from make_jax.commands.judging import Judged, judge
+from make_jax.commands.product_groups import read_word_lists, splits_of
+from make_jax.commands.systems import Hybrid, HybridChoice, Systems, Vectors
 from make_jax.errors import UserError
-from make_jax.retrieval import report
-from make_jax.retrieval.embeddings import read_embeddings
-from make_jax.retrieval.exact import exact_top_k
-from make_jax.retrieval.index import Index, load_index
-from make_jax.retrieval.metrics import MetricTable, Qrels, evaluate_rankings
+from make_jax.retrieval.groups import GroupTable
+from make_jax.retrieval.index import Index
+from make_jax.retrieval.per_query import ALL, write_per_query
+from make_jax.retrieval.per_query import NAME as PER_QUERY
+from make_jax.retrieval.report import write_report
+from make_jax.retrieval.report_data import ReportData
 from make_jax.run import Run, provenance, read_metrics, write_text
-
-DEFINITIONS = {
-    "r_precision": "share of fully relevant products among the first n results, n = how many there are",
-    "ndcg@10": "discounted gain of the first 10 results (fully relevant 3, right kind 1) over the best possible",
-    "p@10": "fully relevant products in the first 10, of those possible there",
-    "recall@100": "fully relevant products in the first 100, of those possible there",
-    "recall_plain@100": "fully relevant products in the first 100, of all there are",
-    "mrr": "1 / rank of the first fully relevant product",
-    "hit_rate@10": "share of queries with a fully relevant product in the first 10",
-}
-SHOWN_QUERIES, SHOWN_RESULTS, EXTREME_QUERIES = 12, 10, 6
-MAX_SEGMENT_NAMES = 30
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Everything that evaluation has computed, before it is written down.
-
-    Attributes:
-      queries: query_id, query and any further columns, one row a query.
-      columns: "exact" and, with an index, "index": metrics of every query.
-      product_ids: object[N] of str.
-      ranking: int32[Nq, K], rows of `product_ids` by exact search.
-      scores: float32[Nq, K].
-      weights: float32[N, 2], title and picture.
-      grades: (query_id, product_id) → relevance.
-    """
-
-    queries: pd.DataFrame
-    columns: dict[str, MetricTable]
-    product_ids: np.ndarray
-    ranking: np.ndarray
-    scores: np.ndarray
-    weights: np.ndarray
-    grades: dict[tuple[str, str], int]
-    notes: list[str]
 
 
 def evaluate(
-    run_path: Path,
+    run_path: Path | None,
     queries: str,
     qrels: str,
     out: Path,
@@ -70,18 +36,28 @@ def evaluate(
     embeddings: Path | None = None,
     products: Sequence[str] = (),
     truth: Path | None = None,
+    bm25: Path | None = None,
+    hybrid: Hybrid | None = None,
+    hybrid_weight: Path | None = None,
+    interactions: str | None = None,
+    words: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Judge a run on queries over a whole catalogue; writes `metrics.json` and `report.html` into `out`.
+    """Judge systems on queries over a whole catalogue; writes metrics.json, per_query.parquet and report.html.
 
     Args:
-      run_path: a finished run.
+      run_path: a finished run; None to judge BM25 alone.
       queries: table of queries; further columns with few values become segments.
       qrels: table of judgements.
       out: folder of the report.
       index: an index directory; then exact and index search are judged side by side.
-      embeddings: embeddings of products; one of `index` and `embeddings` is needed.
-      products: product tables to show titles and pictures from; by default the data the run was trained on.
+      embeddings: embeddings of products; with a run, one of `index` and `embeddings` is needed.
+      products: product tables to know titles, pictures and words from; by default the data the run was trained on.
       truth: the synthetic catalogue's truth table, to plot the weights by where a kind's attributes are.
+      bm25: a BM25 directory, to judge beside the run, or alone.
+      hybrid: how to join vectors and BM25, "rrf" or "learned"; None not to.
+      hybrid_weight: the learned weight; None to learn it here, for each query from others.
+      interactions: click log that tells which products were ever clicked; by default that of the training data.
+      words: word lists, as NAME=FILE, to look for in titles.
 
     Returns:
       What metrics.json holds.
@@ -89,193 +65,97 @@ def evaluate(
     Raises:
       UserError, DataError: inputs that are unusable or do not belong together.
     """
-    if (index is None) == (embeddings is None):
-        raise UserError("evaluate needs either --index or --embeddings, and not both")
-    model = TrainedModel.open(run_path)
-    loaded = load_index(index) if index else None
-    judged = _judge(model, loaded, embeddings, queries, qrels)
-    catalogue, segments = _catalogue(model.run, judged, products), _segments(judged)
-    headline = judged.columns["exact"].values["r_precision"]
-    metrics = {
-        "metrics": {name: table.means() for name, table in judged.columns.items()},
-        "queries": len(judged.queries),
-        "queries_without_relevant": judged.columns["exact"].left_out,
-        "products": len(judged.product_ids),
-        "segments": [vars(segment) for segment in segments],
-        "weight_text": float(judged.weights[:, 0].mean()),
-        "index": _index_facts(loaded),
-        "model_fingerprint": model.run.fingerprint,
-        **provenance(),
-    }
-    records = read_metrics(run_path / "metrics.jsonl")
-    order = np.argsort(np.where(np.isnan(headline), np.inf, headline), kind="stable")
-    order = order[~np.isnan(headline[order])]
-    rng = np.random.default_rng(0)  # the same queries in every report, so that two can be laid side by side
-    sample = np.sort(rng.choice(order, min(SHOWN_QUERIES, len(order)), replace=False))
-    data = report.ReportData(
-        title=f"{model.run.experiment.name}: {len(judged.product_ids):,} products, {len(judged.queries):,} queries",
-        run=_run_facts(model.run, records, metrics),
+    choice = HybridChoice.of(hybrid, hybrid_weight, bm25, has_run=run_path is not None)
+    word_lists = read_word_lists(words)
+    if run_path is None and (index or embeddings):
+        raise UserError("--index and --embeddings need the model that made them; give --run")
+    vectors = Vectors.open(run_path, index, embeddings) if run_path else None
+    judged = judge(Systems.open(vectors, bm25, choice), queries, qrels)
+    run, loaded = (vectors.model.run, vectors.index) if vectors else (None, None)
+    catalogue = _catalogue(run, judged, products, interactions)
+    if word_lists and not catalogue.titles:
+        raise UserError("--words looks for words in titles; give --products, the tables that have them")
+    groups = judged.groups(splits_of(judged, catalogue, word_lists))
+    metrics = _metrics(judged, groups, vectors, loaded)
+    records = read_metrics(run.path / "metrics.jsonl") if run else []
+    headline = judged.columns[judged.main].values["r_precision"]
+    examples = report_parts.examples(judged, catalogue)
+    data = ReportData(
+        title=f"{_name(run, vectors)}: {len(judged.product_ids):,} products, {len(judged.queries):,} queries",
+        run=report_parts.run_facts(run, records, metrics),
         products=len(judged.product_ids),
         queries=len(judged.queries),
-        metrics={name: {m: means[m] for m in DEFINITIONS} for name, means in metrics["metrics"].items()},
-        definitions=DEFINITIONS,
+        metrics=report_parts.shown_metrics(judged),
+        definitions=report_parts.DEFINITIONS,
         headline_per_query=headline[~np.isnan(headline)].tolist(),
-        segments=segments,
-        samples=[_query_results(judged, catalogue, row) for row in sample],
-        worst=[_query_results(judged, catalogue, row) for row in order[:EXTREME_QUERIES]],
-        best=[_query_results(judged, catalogue, row) for row in order[::-1][:EXTREME_QUERIES]],
-        category_weights=_category_weights(judged, catalogue),
-        kind_weights=_kind_weights(judged, truth) if truth else [],
+        segments=report_parts.segments(judged, judged.main),
+        groups=report_parts.groups(groups),
+        samples=examples.samples,
+        worst=examples.worst,
+        best=examples.best,
+        category_weights=report_parts.category_weights(judged, catalogue),
+        kind_weights=report_parts.kind_weights(judged, truth) if truth else [],
         training=records,
-        tuning=_tuning(loaded),
+        tuning=report_parts.tuning(loaded),
         target_recall=loaded.manifest["target_recall"] if loaded else None,
         notes=judged.notes,
     )
-    report.write_report(data, out)
+    write_report(data, out)
+    _write_per_query(judged, groups, out)
     write_text(out / "metrics.json", json.dumps(_json_safe(metrics), indent=2) + "\n")
     return metrics
 
 
-def _judge(
-    model: TrainedModel, index: Index | None, embeddings: Path | None, queries_path: str, qrels_path: str
-) -> Judged:
-    quarantine = Quarantine()
-    if index is not None:
-        index.check_model(model.run.fingerprint)
-        product_ids, vectors, weights = index.product_ids, index.vectors, index.weights
-    else:
-        product_ids, vectors, weights = _read_vectors(model, embeddings)
-    table = checked_queries(queries_path, quarantine)
-    # Any product id goes: one that the catalogue lacks counts as not found, which is what a shopper would see.
-    judgements = QrelChecker(quarantine, None, set(table["query_id"].to_pylist())).qrels(qrels_path)
-    if table.num_rows == 0 or judgements.num_rows == 0:
-        raise UserError(
-            f"{table.num_rows} queries in {queries_path} and {judgements.num_rows} judgements in {qrels_path} can be "
-            f"used ({_reasons(quarantine)}); check that both tables use the same query_id"
-        )
-    qrels = Qrels.from_arrays(*(judgements[name].to_numpy() for name in ("query_id", "product_id", "relevance")))
-    queries = table.to_pandas()
-    query_vectors = model.encode_queries(queries["query"].tolist())
-    depth = qrels.depth(queries["query_id"])
-    scores, ranking = exact_top_k(query_vectors, vectors, depth)
-    ranking_columns = {"exact": ranking}
-    if index is not None:
-        ranking_columns["index"] = index.search(query_vectors, depth).rows
-    columns = {
-        name: evaluate_rankings(rows, product_ids, qrels, queries["query_id"]) for name, rows in ranking_columns.items()
+def _metrics(
+    judged: Judged, groups: Mapping[str, Sequence[GroupTable]], vectors: Vectors | None, index: Index | None
+) -> dict[str, Any]:
+    """What metrics.json holds."""
+    segments = {column: report_parts.segments(judged, column) for column in judged.columns}
+    return {
+        "metrics": {name: table.means() for name, table in judged.columns.items()},
+        "queries": len(judged.queries),
+        "queries_without_relevant": judged.columns[judged.main].left_out,
+        "products": len(judged.product_ids),
+        "segments": [{"column": column} | vars(row) for column, rows in segments.items() for row in rows],
+        "groups": [dataclasses.asdict(group) for group in report_parts.groups(groups)],
+        "weight_text": float(judged.weights[:, 0].mean()) if judged.weights is not None else None,
+        "without": vectors.without if vectors else None,
+        "hybrid": judged.hybrid,
+        "index": _index_facts(index),
+        "model_fingerprint": vectors.model.run.fingerprint if vectors else None,
+        "notes": judged.notes,
+        **provenance(),
     }
-    pairs = zip(*(judgements[name].to_pylist() for name in judgements.column_names), strict=True)
-    return Judged(
-        queries,
-        columns,
-        product_ids,
-        ranking,
-        scores,
-        weights,
-        {(q, p): r for q, p, r in pairs},
-        _notes(quarantine, columns["exact"]),
-    )
 
 
-def _read_vectors(model: TrainedModel, path: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    assert path is not None
-    stored = read_embeddings(path, "products")
-    if stored.fingerprint != model.run.fingerprint:
-        raise UserError(
-            f"{path} was made by model {stored.fingerprint[:12]}, but {model.run.path} is model "
-            f"{model.run.fingerprint[:12]}; embed the catalogue again with this run"
-        )
-    assert stored.weight_text is not None
-    assert stored.weight_image is not None
-    return stored.ids, stored.vectors, np.stack([stored.weight_text, stored.weight_image], axis=1)
+def _name(run: Run | None, vectors: Vectors | None) -> str:
+    if run is None or vectors is None:
+        return "BM25"
+    return f"{run.experiment.name} without {vectors.without}" if vectors.without else run.experiment.name
 
 
-def _reasons(quarantine: Quarantine) -> str:
-    reasons = [f"{count} {reason}" for name in quarantine.read for reason, count in quarantine.reasons(name).items()]
-    return ", ".join(reasons) or "none set aside"
+def _catalogue(run: Run | None, judged: Judged, products: Sequence[str], interactions: str | None) -> Catalogue:
+    """What is known of the products; little where neither tables nor the training data are to be had."""
+    wanted = report_parts.shown_products(judged)
+    prepared = Catalogue()
+    if run is not None:
+        try:
+            prepared = catalogues.from_prepared(run.origin["data"], () if products else wanted)
+        except DataError as error:
+            judged.notes.append(f"the data the run was trained on is gone, so less is shown ({error})")
+    catalogue = catalogues.from_tables(products, wanted) if products else prepared
+    clicked = catalogues.clicked_in(interactions, judged.product_ids) if interactions else prepared.clicked
+    return dataclasses.replace(catalogue, clicked=clicked)
 
 
-def _notes(quarantine: Quarantine, table: MetricTable) -> list[str]:
-    notes = [f"{len(quarantine.bad)} rows set aside: {_reasons(quarantine)}"] if quarantine.bad else []
-    if table.missing_products:
-        notes.append(f"{table.missing_products} judged products are not in the catalogue and count as not found")
-    if table.left_out:
-        notes.append(f"{table.left_out} queries have no relevant product and are in no mean")
-    return notes
-
-
-def _catalogue(run: Run, judged: Judged, products: Sequence[str]) -> catalogues.Catalogue:
-    """Titles and pictures of the results, and every category; empty where the products are not to be had."""
-    wanted = {str(product_id) for product_id in np.unique(judged.product_ids[judged.ranking[:, :SHOWN_RESULTS]])}
-    if products:
-        return catalogues.from_tables(products, wanted)
-    try:
-        return catalogues.from_prepared(run.origin["data"], wanted)
-    except DataError as error:
-        judged.notes.append(f"no titles and pictures are shown, the data the run was trained on is gone ({error})")
-        return catalogues.Catalogue({}, {})
-
-
-def _segments(judged: Judged) -> list[report.Segment]:
-    """Metrics by every further column of the queries that has few values."""
-    table, segments = judged.columns["exact"], []
-    for column in judged.queries.columns.difference(["query_id", "query"], sort=False):
-        names = judged.queries[column].astype("string").fillna("–")
-        if not 2 <= names.nunique() <= MAX_SEGMENT_NAMES:
-            continue
-        for name, count in names.value_counts().items():
-            means = table.means(np.asarray(names == name))
-            segments.append(report.Segment(column, str(name), int(count), {m: means[m] for m in DEFINITIONS}))
-    return segments
-
-
-def _query_results(judged: Judged, catalogue: catalogues.Catalogue, row: int) -> report.QueryResults:
-    query, table = judged.queries.iloc[row], judged.columns["exact"]
-    results = []
-    for product, score in zip(judged.ranking[row, :SHOWN_RESULTS], judged.scores[row], strict=False):
-        product_id = str(judged.product_ids[product])
-        shown = catalogue.shown.get(product_id, catalogues.Shown("", b""))
-        text, image = judged.weights[product].tolist()
-        grade = judged.grades.get((query["query_id"], product_id), 0)
-        results.append(report.Result(product_id, shown.title, float(score), grade, shown.image or None, text, image))
-    metrics = {name: float(table.values[name][row]) for name in ("r_precision", "ndcg@10", "p@10")}
-    return report.QueryResults(query["query"], metrics, results, int(table.relevant[row]))
-
-
-def _category_weights(judged: Judged, catalogue: catalogues.Catalogue) -> list[report.CategoryWeights]:
-    frame = pd.DataFrame({
-        "category": [catalogue.categories.get(product_id, "") for product_id in judged.product_ids],
-        "weight": judged.weights[:, 0],
-    })  # fmt: skip
-    groups = frame[frame["category"] != ""].groupby("category")["weight"]
-    return [
-        report.CategoryWeights(str(name), len(group), float(group.mean()), float(group.std(ddof=0)))
-        for name, group in groups
-    ]
-
-
-def _kind_weights(judged: Judged, truth: Path) -> list[report.KindWeights]:
-    table = pd.read_parquet(truth, columns=["product_id", "kind", "asked_in"]).set_index("product_id")
-    table = table.join(pd.Series(judged.weights[:, 0], index=judged.product_ids, name="weight"), how="inner")
-    return [
-        report.KindWeights(str(kind), cast(Any, asked_in), group["weight"].tolist())
-        for (kind, asked_in), group in table.groupby(["kind", "asked_in"])
-    ]
-
-
-def _tuning(index: Index | None) -> list[report.TuningPoint]:
-    if index is None:
-        return []
-    chosen = index.manifest["parameters"]
-    return [
-        report.TuningPoint(
-            point["recall"],
-            point["queries_per_second"],
-            {name: value for name, value in point["parameters"].items() if value is not None},
-            point["parameters"] == chosen,
-        )
-        for point in index.manifest["tuning"]["curve"]
-    ]
+def _write_per_query(judged: Judged, groups: Mapping[str, Sequence[GroupTable]], out: Path) -> None:
+    query_ids = judged.columns[judged.main].query_ids
+    tables: list[tuple[str, str, Mapping[str, np.ndarray]]] = []
+    for column, table in judged.columns.items():
+        tables.append((column, ALL, table.values))
+        for group in groups[column]:
+            tables.append((column, group.name, group.table.values | {"r_precision_matched": group.matched}))
+    write_per_query(out / PER_QUERY, query_ids, tables, judged.texts, judged.qrels)
 
 
 def _index_facts(index: Index | None) -> dict[str, Any] | None:
@@ -283,21 +163,6 @@ def _index_facts(index: Index | None) -> dict[str, Any] | None:
         return None
     names = ("builder", "parameters", "target_recall", "recall", "queries_per_second", "scann_version")
     return {name: index.manifest[name] for name in names}
-
-
-def _run_facts(run: Run, records: list[dict[str, Any]], metrics: dict[str, Any]) -> report.RunFacts:
-    origin, seconds = run.origin, sum(record.get("seconds", 0.0) for record in records)
-    return report.RunFacts(
-        experiment=run.experiment.name,
-        commit=origin.get("commit") or "",
-        command=f"{origin['command']}\n{metrics['command']}",
-        hardware=origin["hardware"],
-        seed=run.experiment.training.seed,
-        date=origin["date"],
-        versions=origin["versions"],
-        training_seconds=seconds,
-        parameters=run.result["parameters"],
-    )
 
 
 def _json_safe(value: Any) -> Any:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from make_jax.errors import UserError
 
 Kind = Literal["products", "queries"]
+Without = Literal["images", "titles"]
 METADATA_KEY = b"make_jax"
 NORM_TOLERANCE = 1e-3
 _ID_COLUMN: dict[str, str] = {"products": "product_id", "queries": "query_id"}
@@ -35,6 +36,7 @@ class Embeddings:
       weight_image: float32[N], the same for its image; None for queries.
       fingerprint: of the model that made the vectors.
       kind: "products" or "queries".
+      without: "images" or "titles" if these were left out of all products, else None.
     """
 
     ids: np.ndarray
@@ -43,6 +45,7 @@ class Embeddings:
     weight_image: np.ndarray | None
     fingerprint: str
     kind: Kind
+    without: Without | None = None
 
 
 class EmbeddingWriter:
@@ -53,13 +56,18 @@ class EmbeddingWriter:
       kind: "products" (with modality weights) or "queries".
       dim: width E of the vectors.
       fingerprint: of the model that makes the vectors.
+      without: what is left out of all products, if anything.
     """
 
-    def __init__(self, path: str | Path, kind: Kind, dim: int, fingerprint: str) -> None:
+    def __init__(
+        self, path: str | Path, kind: Kind, dim: int, fingerprint: str, without: Without | None = None
+    ) -> None:
         self._path = Path(path)
         self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.writing")
         self._kind, self._dim, self._count = kind, dim, 0
-        self._about = {"kind": kind, "dim": dim, "model_fingerprint": fingerprint}
+        self._about: dict[str, Any] = {"kind": kind, "dim": dim, "model_fingerprint": fingerprint}
+        if without:
+            self._about["without"] = without
         self._schema = pa.schema(_fields(kind, dim), metadata={METADATA_KEY: json.dumps(self._about)})
 
     def __enter__(self) -> Self:
@@ -133,11 +141,11 @@ def read_embeddings(path: str | Path, kind: Kind | None = None) -> Embeddings:
         raise UserError(f"{path}: no embeddings here (a Parquet file, or a folder of part-*.parquet); {_REMEDY}")
     tables, abouts = zip(*(_read_part(p, kind) for p in parts), strict=True)
     for part, about in zip(parts, abouts, strict=True):
-        for key in ("kind", "dim", "model_fingerprint"):
-            if about[key] != abouts[0][key]:
+        for key in ("kind", "dim", "model_fingerprint", "without"):
+            if about.get(key) != abouts[0].get(key):
                 raise UserError(
-                    f"{part} has {key} {about[key]!r} but {parts[0].name} beside it has {abouts[0][key]!r}; "
-                    "embed the whole catalogue with one model"
+                    f"{part} has {key} {about.get(key)!r} but {parts[0].name} beside it has {abouts[0].get(key)!r}; "
+                    "embed the whole catalogue with one model, in one way"
                 )
     table, found_kind = pa.concat_tables(tables), abouts[0]["kind"]
     ids = table.column(_ID_COLUMN[found_kind]).to_numpy()
@@ -148,7 +156,10 @@ def read_embeddings(path: str | Path, kind: Kind | None = None) -> Embeddings:
     weights = [
         table.column(c).to_numpy() if found_kind == "products" else None for c in ("weight_text", "weight_image")
     ]
-    return Embeddings(ids, vectors, weights[0], weights[1], abouts[0]["model_fingerprint"], found_kind)
+    about = abouts[0]
+    return Embeddings(
+        ids, vectors, weights[0], weights[1], about["model_fingerprint"], found_kind, about.get("without")
+    )
 
 
 def check_unit_vectors(vectors: np.ndarray, ids: Sequence[str] | np.ndarray, where: str) -> None:

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from make_jax.drawing import COLOURS, Drawing, draw, label
 
 if TYPE_CHECKING:
-    from make_jax.retrieval.report import KindWeights, TuningPoint
+    from make_jax.retrieval.report_data import KindWeights, TuningPoint
 
 THUMBNAIL = (220, 280)  # pixels: twice the size of a card on the page, for dense screens
 MAX_BUCKETS = 200  # points on a training curve

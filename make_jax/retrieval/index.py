@@ -16,7 +16,7 @@ from data_pipelines.atomic import atomic_directory
 from data_pipelines.manifest import foreign_content
 from make_jax.errors import UserError
 from make_jax.retrieval import scann_backend
-from make_jax.retrieval.embeddings import Embeddings, check_unit_vectors, read_embeddings
+from make_jax.retrieval.embeddings import Embeddings, Without, check_unit_vectors, read_embeddings
 from make_jax.retrieval.exact import exact_top_k
 from make_jax.retrieval.manifest import KIND, read_manifest, write_manifest
 from make_jax.retrieval.scann_backend import ScannSearcher
@@ -72,6 +72,11 @@ class Index:
     def dim(self) -> int:
         """Width E of the vectors."""
         return int(self.vectors.shape[1])
+
+    @property
+    def without(self) -> Without | None:
+        """ "images" or "titles" if the vectors were made without them, else None."""
+        return self.manifest.get("without")
 
     def check_model(self, fingerprint: str) -> None:
         """Refuse queries of another model than the one that made the vectors.
@@ -214,7 +219,8 @@ def _write(searcher: ScannSearcher | None, embeddings: Embeddings, summary: Inde
     _write_ids(embeddings, directory / "ids.parquet")
     if searcher:
         _save_searcher(searcher, directory / "scann")
-    write_manifest(directory, summary.facts())
+    left_out = {"without": embeddings.without} if embeddings.without else {}
+    write_manifest(directory, summary.facts() | left_out)
 
 
 def _write_vectors(vectors: np.ndarray, path: Path) -> None:

@@ -56,6 +56,16 @@ class Qrels:
         """Smallest grade that counts as relevant: `relevant_at`, or the highest grade there is if lower."""
         return min(relevant_at, max(1, int(self.relevance.max(initial=0))))
 
+    def where(self, keep: np.ndarray) -> Qrels:
+        """The judgements at `keep`, bool[R], alone; every query stays."""
+        offsets = np.append(0, np.cumsum(keep))[self.offsets]
+        return Qrels(self.query_ids, self.product_ids, offsets, self.products[keep], self.relevance[keep])
+
+    def spans(self, query_ids: Ids) -> list[slice]:
+        """Where each query's judgements are; nowhere for a query without any."""
+        positions = pd.Index(self.query_ids).get_indexer(np.asarray(query_ids, dtype=object))
+        return [slice(self.offsets[p], self.offsets[p + 1]) if p >= 0 else slice(0, 0) for p in positions]
+
     def depth(self, query_ids: Ids, ks: Sequence[int] = (10, 100), relevant_at: int = 2) -> int:
         """Results per query that the metrics need: the largest of `ks` and of the counts of relevant ones."""
         wanted = pd.Index(self.query_ids).get_indexer(np.asarray(query_ids, dtype=object))
@@ -175,7 +185,7 @@ def query_metrics(ranked: np.ndarray, judged: np.ndarray, ks: Sequence[int], rel
     metrics = {"r_precision": found[min(relevant, len(ranked))] / relevant}
     for k in ks:
         hits = found[min(k, len(ranked))]
-        metrics[f"ndcg@{k}"] = _dcg(ranked[:k]) / _dcg(best[:k])
+        metrics[f"ndcg@{k}"] = float(dcg(ranked[:k]) / dcg(best[:k]))
         metrics[f"p@{k}"] = metrics[f"recall@{k}"] = hits / min(k, relevant)
         metrics[f"recall_plain@{k}"] = hits / relevant
         metrics[f"hit_rate@{k}"] = float(hits > 0)
@@ -204,8 +214,9 @@ def rows_of(ranked_ids: Sequence[Ids], catalogue_ids: Ids, depth: int) -> np.nda
     return rows
 
 
-def _dcg(grades: np.ndarray) -> float:
-    return float(np.sum((2.0**grades - 1) / np.log2(np.arange(2, len(grades) + 2))))
+def dcg(grades: np.ndarray) -> np.ndarray:
+    """Discounted gain of rankings given as grades int[..., K], best first; float64[...]."""
+    return np.sum((2.0**grades - 1) / np.log2(np.arange(2, grades.shape[-1] + 2)), axis=-1)
 
 
 def _checked_grades(query_ids: Ids, product_ids: Ids, relevance: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -9,129 +9,20 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
 
 import jinja2
 
 from make_jax.errors import UserError
 from make_jax.retrieval import figures
+from make_jax.retrieval.report_data import CategoryWeights, Group, ReportData
 
-RELEVANCE_LABELS = {2: "all asked for", 1: "right kind", 0: "not relevant"}
 SMALL_SEGMENT = 10  # queries; a mean over fewer says too little to be called the weakest
 CATEGORIES_SHOWN = 24  # the largest; the others are folded away
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """Where the model comes from. What is empty is left out; ``more`` takes further facts by name."""
-
-    experiment: str = ""
-    commit: str = ""
-    command: str = ""
-    hardware: str = ""
-    seed: int | None = None
-    date: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    training_seconds: float | None = None
-    parameters: int | None = None
-    more: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Result:
-    """One product found. ``relevance`` None means that nobody judged it; ``image`` is an encoded picture."""
-
-    product_id: str
-    title: str
-    score: float
-    relevance: int | None = None
-    image: bytes | None = None
-    weight_text: float | None = None
-    weight_image: float | None = None
-
-
-@dataclass(frozen=True)
-class QueryResults:
-    """A query, its metrics and its best results; ``relevant`` counts all products with the top grade."""
-
-    query: str
-    metrics: Mapping[str, float]
-    results: Sequence[Result]
-    relevant: int | None = None
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Mean metrics over a part of the queries, such as group "facets", name "colour+type"."""
-
-    group: str
-    name: str
-    queries: int
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class TuningPoint:
-    """One setting of the index, measured; recall is against exact search."""
-
-    recall: float
-    queries_per_second: float
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    chosen: bool = False
-
-
-@dataclass(frozen=True)
-class CategoryWeights:
-    """Mean and standard deviation of the text weights of a category's products."""
-
-    category: str
-    products: int
-    weight_text: float
-    std: float
-
-
-@dataclass(frozen=True)
-class KindWeights:
-    """Text weights of single products of one kind; ``asked_in`` is where its queries are answered."""
-
-    kind: str
-    asked_in: Literal["title", "picture", "both"]
-    weights: Sequence[float]
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """All that a report shows. Only ``title`` is required: an empty part leaves its section out.
-
-    ``metrics`` maps a column ("exact", "index") to metric values; the first metric of the first column is the
-    headline. ``definitions`` holds one line per metric. ``headline_per_query`` is the headline metric of each
-    query. ``training`` holds the rows of metrics.jsonl: ``step``, ``loss`` and, at some steps, ``dev/NAME``.
-    Metric values that are NaN or infinite show as a dash.
-    """
-
-    title: str
-    run: RunFacts = field(default_factory=RunFacts)
-    products: int | None = None
-    queries: int | None = None
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    definitions: Mapping[str, str] = field(default_factory=dict)
-    headline_per_query: Sequence[float] = ()
-    segments: Sequence[Segment] = ()
-    samples: Sequence[QueryResults] = ()
-    worst: Sequence[QueryResults] = ()
-    best: Sequence[QueryResults] = ()
-    category_weights: Sequence[CategoryWeights] = ()
-    kind_weights: Sequence[KindWeights] = ()
-    training: Sequence[Mapping[str, Any]] = ()
-    tuning: Sequence[TuningPoint] = ()
-    target_recall: float | None = None
-    notes: Sequence[str] = ()
-    relevance_labels: Mapping[int, str] = field(default_factory=lambda: dict(RELEVANCE_LABELS))
 
 
 @dataclass(frozen=True)
@@ -185,6 +76,8 @@ def render(data: ReportData) -> str:
         headline=headline,
         findings=_findings(data, headline),
         segments=[(group, list(rows)) for group, rows in groupby(data.segments, key=lambda s: s.group)],
+        groups=_side_by_side(data.groups),
+        nan=math.nan,
         categories=_by_text_weight(by_size[:CATEGORIES_SHOWN]),
         more_categories=_by_text_weight(by_size[CATEGORIES_SHOWN:]),
         loss=figures.loss_curve(data.training),
@@ -193,6 +86,14 @@ def render(data: ReportData) -> str:
         tuning=figures.tuning_curve(data.tuning, data.target_recall),
         kinds=figures.weights_by_kind(data.kind_weights),
     )
+
+
+def _side_by_side(groups: Iterable[Group]) -> list[tuple[str, list[list[Group]]]]:
+    """For each split, the groups of each column in a row."""
+    splits: dict[str, dict[str, list[Group]]] = {}
+    for group in groups:
+        splits.setdefault(group.split, {}).setdefault(group.column, []).append(group)
+    return [(split, list(columns.values())) for split, columns in splits.items()]
 
 
 def _findings(data: ReportData, headline: str) -> list[Finding]:

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOREIGN = {
     "orbax": {"make_jax/training/checkpoints.py"},
+    "bm25s": {"make_jax/retrieval/bm25.py"},
     "scann": {"make_jax/retrieval/scann_backend.py"},
     "transformers": {"data_pipelines/tokenizer.py"},
     "tokenizers": {"data_pipelines/tokenizer.py", "data_pipelines/tokenizer_training.py"},

@@ -7,8 +7,9 @@ import io
 
 from PIL import Image
 
-from make_jax.retrieval.report import (
+from make_jax.retrieval.report_data import (
     CategoryWeights,
+    Group,
     KindWeights,
     QueryResults,
     ReportData,
@@ -61,6 +62,11 @@ def sample() -> ReportData:
             Segment("facets", "colour+type", 300, {"R-precision": 0.7}),
             Segment("facets", "pattern+type", 40, {"R-precision": 0.3}),
             Segment("facets", "brand", 3, {"R-precision": 0.01}),
+        ],
+        groups=[
+            Group("clicks", name, column, 120, 4321, {"R-precision": value}, value, 100)
+            for column in ("exact", "bm25")
+            for name, value in (("never clicked", 0.52), ("clicked", 0.65))
         ],
         samples=[query],
         worst=[dataclasses.replace(query, query="worst of all", results=[])],

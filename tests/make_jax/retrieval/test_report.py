@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from report_sample import HOSTILE, picture, sample
 
 from make_jax.errors import UserError
-from make_jax.retrieval.report import (
+from make_jax.retrieval.report import render, write_report
+from make_jax.retrieval.report_data import (
     CategoryWeights,
+    Group,
     KindWeights,
     QueryResults,
     ReportData,
@@ -23,12 +25,10 @@ from make_jax.retrieval.report import (
     RunFacts,
     Segment,
     TuningPoint,
-    render,
-    write_report,
 )
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-SECTIONS = {"metrics", "finds", "fails", "segments", "weights", "index", "training", "run"}
+SECTIONS = {"metrics", "finds", "fails", "segments", "groups", "weights", "index", "training", "run"}
 
 
 class Page(HTMLParser):
@@ -93,6 +93,12 @@ def test_weights_by_category_are_the_finding_where_nothing_is_known_of_kinds() -
     assert "6 smaller categories" in text
 
 
+def test_groups_are_side_by_side_with_their_ratio(page: Page) -> None:
+    assert "0.80" in page.text
+    assert "never clicked: 4,321 relevant pairs in 120 queries" in page.text
+    assert "matched in 100 queries" in page.text
+
+
 def test_structure_is_accessible(page: Page) -> None:
     assert len(page.all("h1")) == len(page.all("main")) == 1
     assert set(page.ids()) >= SECTIONS
@@ -146,6 +152,7 @@ def test_hostile_text_stays_text(page: Page) -> None:
         definitions={HOSTILE: HOSTILE},
         headline_per_query=[0.5],
         segments=[Segment(HOSTILE, HOSTILE, 20, {HOSTILE: 0.5}), Segment(HOSTILE, "b", 20, {HOSTILE: 0.6})],
+        groups=[Group(HOSTILE, HOSTILE, HOSTILE, 1, 1, {HOSTILE: 0.5}, 0.0, 0) for _ in range(2)],
         samples=[QueryResults(HOSTILE, {HOSTILE: 1.0}, [Result(HOSTILE, HOSTILE, 1.0, 2, picture("red"))])],
         category_weights=[CategoryWeights(HOSTILE, 20, 0.5, 0.1)],
         kind_weights=[KindWeights(HOSTILE, "both", [0.5])],
@@ -169,6 +176,7 @@ def test_the_same_data_gives_the_same_bytes(html: str) -> None:
         ({"samples": []}, "finds"),
         ({"worst": [], "best": []}, "fails"),
         ({"segments": []}, "segments"),
+        ({"groups": []}, "groups"),
         ({"category_weights": [], "kind_weights": []}, "weights"),
         ({"tuning": []}, "index"),
         ({"training": []}, "training"),
@@ -217,6 +225,7 @@ def test_odd_values_still_give_a_page(data: st.DataObject, name: str, value: flo
         metrics={name: {name: value}, "index": {name: 0.5}},
         headline_per_query=values,
         segments=[Segment(name, name, 20, {name: v}) for v in values],
+        groups=[Group(name, name, "exact", 1, 1, {name: value}, value, 0) for _ in range(2)],
         samples=[QueryResults(name, {name: value}, [result])],
         category_weights=[CategoryWeights(name, 20, v, value) for v in values],
         kind_weights=[KindWeights(name, data.draw(st.sampled_from(PLACES)), values)],
