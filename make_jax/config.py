@@ -180,11 +180,11 @@ class ObjectivesConfig:
     further negatives of the queries in `qic`. `log_q`, from 0 to 1, is how much of the popularity that batches are
     drawn by is taken off the negatives' logits (softmax only).
 
-    Matching: `qim` judges (query, title, picture) and `qim2` (query, picture) with `matching_layers` of a cross-encoder,
-    on `matching_share` of the rows of a batch, each with a drawn negative for its query and for its product.
+    Matching: `qim` judges (query, title, picture) and `qim2` (query, picture) with `matching_layers` of a
+    cross-encoder, on `matching_share` of the rows of a batch, each with a drawn negative for its query and its product.
 
-    Masking: `mlm` predicts `mask_share` of the words of queries and titles, `mpm` the pixels and `mpm_r` the features of
-    `patch_mask_share` of the patches, the latter against `patch_negatives` other patches.
+    Masking: `mlm` predicts `mask_share` of the words of queries and titles, `mpm` the pixels and `mpm_r` the features
+    of `patch_mask_share` of the patches, the latter against `patch_negatives` other patches.
     """
 
     qic: float = 1.0
@@ -417,13 +417,13 @@ class Experiment:
         objectives, batch, image = self.objectives, self.training.batch_size, self.model.image
         _require(
             objectives.memory_size % batch == 0,
-            f"objectives.memory_size {objectives.memory_size} is not a multiple of training.batch_size {batch}; it keeps "
-            f"whole batches: use {max(1, round(objectives.memory_size / batch)) * batch}",
+            f"objectives.memory_size {objectives.memory_size} is not a multiple of training.batch_size {batch}; "
+            f"it keeps whole batches: use {max(1, round(objectives.memory_size / batch)) * batch}",
         )
         for name in ("mpm", "mpm_r"):
             weight, seen = getattr(objectives, name), image.max_regions if image.stem == "regions" else image.patches
             _require(
                 weight == 0 or seen > 1,
-                f"objectives.{name} is {weight}, but a picture is {seen} patch, so nothing is left to tell a hidden one "
-                f"from; use a smaller model.image.patch or objectives.{name}=0",
+                f"objectives.{name} is {weight}, but a picture is {seen} patch, so nothing is left to tell a hidden "
+                f"one from; use a smaller model.image.patch or objectives.{name}=0",
             )

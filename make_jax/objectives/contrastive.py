@@ -65,7 +65,7 @@ def same_products(product_key: jax.Array, title_ids: jax.Array, has_title: jax.A
 
 
 def log_counts(log_q: jax.Array, drawn: jax.Array | int, strength: float) -> jax.Array:
-    """The logQ correction (Bengio and Senécal 2008; Yi et al. 2019, "Sampling-bias-corrected neural modeling"): float32.
+    """The logQ correction (Bengio and Senécal 2008; Yi et al. 2019, "Sampling-bias-corrected neural modeling").
 
     `strength · log(drawn · q)`, the log of how often an entry is expected among so many draws. Taken off a negative's
     logit it makes the sum over the batch an estimate of the sum over everything, in which the popular count once.

@@ -85,7 +85,7 @@ def contrast_loss(
       The loss, and the share of hidden patches whose own feature is nearer than every negative: float32 scalars.
     """
     features = jax.lax.stop_gradient(features)
-    count, patches, width = features.shape
+    count, patches, _ = features.shape
     drawn = jax.random.randint(key, (negatives,), 0, count * patches)
     others, there = features[drawn // patches, drawn % patches], present[drawn // patches, drawn % patches]
     own = take_patches(features, hidden)

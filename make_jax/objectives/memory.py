@@ -65,10 +65,7 @@ def remember(
         jax.lax.stop_gradient(vectors), jnp.where(present, product_key, EMPTY), query_key, product_queries, log_q
     )
     return Memory(
-        *(
-            jnp.concatenate([added[None].astype(kept.dtype), kept[:-1]])
-            for added, kept in zip(new, memory, strict=True)
-        )
+        *(jnp.concatenate([added[None].astype(kept.dtype), kept[:-1]]) for added, kept in zip(new, memory, strict=True))
     )
 
 
