@@ -12,18 +12,22 @@ R regions, F region width, M queries of a product.
 | query_key        | int32[B]             | equal for queries with the same set of keywords                    |
 | product_key      | int32[B]             | the product's row in the prepared data                             |
 | product_queries  | int32[B, M]          | query_keys that led to it, most clicked first, then -1             |
+| query_log_q      | float32[B]           | log of the probability that a draw shows an equal query            |
+| product_log_q    | float32[B]           | log of the probability that a draw shows the product               |
 | product_id       | object[B] of str     | the product's id, "" in rows that only pad                         |
 | valid            | bool[B]              | False in rows that only pad, and where a record cannot be read     |
 | title_words      | int32[B, T]          | which word a token belongs to, -1 for special tokens and padding   |
 | title_keywords   | bool[B, T]           | whether the token belongs to a word that shoppers use              |
 | masked_title_ids | int32[B, T]          | the title with some words hidden                                   |
 | title_targets    | int32[B, T]          | the hidden tokens, -1 elsewhere                                    |
+| masked_query_ids | int32[B, Q]          | the query with some words hidden                                   |
+| query_targets    | int32[B, Q]          | the hidden tokens, -1 elsewhere                                    |
 
 Data with region features has image float32[B, R, F] and has_image bool[B, R] instead. `train_batches` gives the first
-seven, and the last four where asked for; `catalogue_batches` and `row_batches` give title_ids, image, has_image,
-product_id and valid; `query_batches` gives query_ids and valid. A text longer than Q or T loses tokens before its last
-one. A damaged record comes as a product without title and picture, which takes no part in training. Every iterator of
-products is to be closed, or used in a `with` statement.
+nine, and the last six where asked for (of `TitleOutput`, and of the plans' `QueryMasking`); `catalogue_batches` and
+`row_batches` give title_ids, image, has_image, product_id and valid; `query_batches` gives query_ids and valid. A text
+longer than Q or T loses tokens before its last one. A damaged record comes as a product without title and picture,
+which takes no part in training. Every iterator of products is to be closed, or used in a `with` statement.
 """
 
 from __future__ import annotations

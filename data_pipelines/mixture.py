@@ -105,11 +105,15 @@ class MixedData:
         return self._pairs("pseudo_pairs")
 
     @cached_property
+    def queries(self) -> list[str]:
+        """The training queries of all parts, as `PreparedData.queries`; one that several parts have comes again."""
+        return [query for part in self.parts for query in part.queries]
+
+    @cached_property
     def query_keys(self) -> np.ndarray:
         """int32[number of queries], equal for queries with the same set of keywords in any part."""
         keys: dict[str, int] = {}
-        texts = (query for part in self.parts for query in part.queries)
-        return np.array([keys.setdefault(query_keyword_key(text), len(keys)) for text in texts], np.int32)
+        return np.array([keys.setdefault(query_keyword_key(text), len(keys)) for text in self.queries], np.int32)
 
     @cached_property
     def query_ids(self) -> Ragged:

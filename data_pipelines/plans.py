@@ -5,15 +5,17 @@ So every host, every form of storage and the cache agree on a batch, and resumin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from data_pipelines.draw_shares import log_draw_shares
 from data_pipelines.errors import DataError
 from data_pipelines.order import PairOrder, pair_weights, with_cold
 from data_pipelines.product_queries import ProductQueries
+from data_pipelines.query_arrays import QueryMasking
 from data_pipelines.ragged import Ragged, pad_tokens
 
 
@@ -140,6 +142,8 @@ class PairTables(Protocol):
     @property
     def pseudo_pairs(self) -> Mapping[str, np.ndarray]: ...
     @property
+    def queries(self) -> Sequence[str]: ...
+    @property
     def query_ids(self) -> Ragged: ...
     @property
     def query_keys(self) -> np.ndarray: ...
@@ -169,9 +173,23 @@ class TrainPlans:
     """
 
     def __init__(
-        self, data: PairTables, sampling: Sampling, shape: BatchShape, process_index: int, process_count: int
+        self,
+        data: PairTables,
+        sampling: Sampling,
+        shape: BatchShape,
+        process_index: int,
+        process_count: int,
+        query_masking: QueryMasking | None = None,
     ) -> None:
         """Weighs the pairs.
+
+        Args:
+          data: the tables.
+          sampling: which pairs are drawn.
+          shape: sizes of a batch.
+          process_index: which host this is.
+          process_count: how many share a batch.
+          query_masking: hides words of the queries; None for no such arrays.
 
         Raises:
           DataError: no pairs to draw, or settings out of bounds.
@@ -179,6 +197,7 @@ class TrainPlans:
         at_least(1, max_product_queries=sampling.max_product_queries)
         self._data, self._sampling = data, sampling
         self.shape = shape
+        self._query_masking = query_masking
         self._query_lengths = data.query_ids.lengths()
         self._process_index, self._process_count = process_index, process_count
         pairs = data.interactions
@@ -201,6 +220,8 @@ class TrainPlans:
         self._product_queries = ProductQueries(
             clicked, data.query_keys, data.num_products, sampling.max_product_queries
         )
+        self._product_log_q = log_draw_shares(self._products, weights)
+        self._query_log_q = log_draw_shares(data.query_keys[self._queries], weights)
         groups = self._sort_by_group(weights)
         self._order = PairOrder(self._sorted_weights, sampling.batch_size, sampling.seed, groups)
         self.share_size = self._order.share(process_count)
@@ -231,17 +252,28 @@ class TrainPlans:
         query_tokens = shape.padded(self._query_lengths[self._queries[lengths]], shape.max_query_tokens)
         queries, products = self._queries[rows], self._products[rows]
         positions = step * self._sampling.batch_size + first + np.arange(size)
+        keys = np.stack([np.full(size, self._sampling.seed), positions], axis=1)
+        query_ids = pad_tokens(data.query_ids.take(queries), query_tokens, data.pad_id)
         return Plan(
             rows=products,
             arrays={
-                "query_ids": pad_tokens(data.query_ids.take(queries), query_tokens, data.pad_id),
+                "query_ids": query_ids,
                 "query_key": data.query_keys[queries],
                 "product_key": products.astype(np.int32),
                 "product_queries": self._product_queries[products],
+                "query_log_q": self._query_log_q[data.query_keys[queries]],
+                "product_log_q": self._product_log_q[products],
+                **self._masked(queries, query_ids, keys),
             },
             title_tokens=shape.padded(data.title_tokens[self._products[lengths]], shape.max_title_tokens),
-            keys=np.stack([np.full(size, self._sampling.seed), positions], axis=1),
+            keys=keys,
         )
+
+    def _masked(self, queries: np.ndarray, ids: np.ndarray, keys: np.ndarray) -> dict[str, np.ndarray]:
+        if self._query_masking is None:
+            return {}
+        texts = self._data.queries
+        return self._query_masking.arrays([texts[query] for query in queries.tolist()], ids, keys)
 
 
 def at_least(minimum: int, **values: int) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 from data_pipelines.augmentation import AugmentSpec
 from data_pipelines.plans import BatchShape, FeedOptions, Sampling
 from data_pipelines.prepared import ProductData, open_data
+from data_pipelines.query_arrays import QueryMasking
+from data_pipelines.title_arrays import TitleOutput
+from data_pipelines.tokenizer import load_tokenizer
 from make_jax.config import Experiment
 from make_jax.errors import UserError
 
@@ -98,6 +101,21 @@ def feed_options(experiment: Experiment) -> FeedOptions:
     """How far ahead batches are made, and how much damage is borne."""
     data = experiment.data
     return FeedOptions(prefetch=data.prefetch, max_bad_share=data.max_bad_share, stall_seconds=data.stall_seconds)
+
+
+def masking(experiment: Experiment, data: ProductData) -> tuple[TitleOutput, QueryMasking | None]:
+    """Which words of titles and queries are hidden: none without MLM; raises UserError where none can be."""
+    objectives = experiment.objectives
+    if objectives.mlm == 0:
+        return TitleOutput(), None
+    tokenizer = load_tokenizer(data.tokenizer_path)
+    if tokenizer.mask_id is None:
+        raise UserError(
+            f"objectives.mlm is {objectives.mlm}, but the tokenizer of {data.path} has no mask token; set "
+            "objectives.mlm=0 or run make-jax prepare again with another --tokenizer"
+        )
+    titles = TitleOutput(mask_share=objectives.mask_share, tokenizer=tokenizer)
+    return titles, QueryMasking(objectives.mask_share, tokenizer)
 
 
 def check_pictures(experiment: Experiment, data: ProductData) -> None:

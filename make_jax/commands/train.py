@@ -15,12 +15,14 @@ from data_pipelines.cache import CachedData
 from data_pipelines.input import catalogue_batches, query_batches, train_batches
 from data_pipelines.plans import TrainPlans
 from data_pipelines.prepared import ProductData
+from data_pipelines.query_arrays import QueryMasking
 from data_pipelines.tokenizer import load_tokenizer
 from make_jax.commands.feeding import (
     augmentation,
     batch_shape,
     check_pictures,
     feed_options,
+    masking,
     open_training_data,
     sampling,
 )
@@ -59,7 +61,8 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
     data, paths = open_training_data(data_choices)
     experiment = _complete(experiment, data)
     mesh_for(experiment)  # like the next line: refused before a run directory exists
-    plans = _training_plans(data, experiment)
+    titles, query_masking = masking(experiment, data)
+    plans = _training_plans(data, experiment, query_masking)
     start_run(workdir, experiment, data.tokenizer_path, paths, data.fingerprint)
     if (workdir / "result.json").exists():
         log.info("%s is trained to its last step already", workdir)
@@ -67,7 +70,12 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
 
     def batches(start_step: int) -> Feed:
         return train_batches(
-            data, plans, start_step=start_step, augment=augmentation(experiment), options=feed_options(experiment)
+            data,
+            plans,
+            start_step=start_step,
+            augment=augmentation(experiment),
+            titles=titles,
+            options=feed_options(experiment),
         )
 
     outcome = train(experiment, workdir, batches, _dev_evaluation(data, experiment))
@@ -97,8 +105,15 @@ def _complete(experiment: Experiment, data: ProductData) -> Experiment:
     return dataclasses.replace(experiment, model=model)
 
 
-def _training_plans(data: ProductData, experiment: Experiment) -> TrainPlans:
-    plans = TrainPlans(data, sampling(experiment), batch_shape(experiment), jax.process_index(), jax.process_count())
+def _training_plans(data: ProductData, experiment: Experiment, query_masking: QueryMasking | None) -> TrainPlans:
+    plans = TrainPlans(
+        data,
+        sampling(experiment),
+        batch_shape(experiment),
+        jax.process_index(),
+        jax.process_count(),
+        query_masking,
+    )
     if plans.share_truncated:
         log.warning(
             "%.1f %% of the products were clicked under more than data.product_queries=%d queries; the rest of their "

@@ -1,14 +1,20 @@
-"""Models. Each offers the same three calls, and training, evaluation, export and serving know only those."""
+"""Models. Each offers the same calls, and training, evaluation, export and serving know only those.
+
+A model is functions of its parameters. What training carries from step to step beside them is its memory (past product
+vectors, which are further negatives; an empty tuple where there is none): `losses` takes it and gives the next one, and
+it is saved and restored with the parameters.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 
 from make_jax.config import Experiment
 from make_jax.model.adaptation import ProductEmbedding
-from make_jax.model.make import Batch, Make, Params
+from make_jax.model.losses import Batch, Metrics
+from make_jax.model.make import Make, Params
 
 
 class RetrievalModel(Protocol):
@@ -28,13 +34,18 @@ class RetrievalModel(Protocol):
         Pictures are pixels uint8[B, I, H, W, 3] with bool[B, I], or region features float32[B, R, F] with bool[B, R].
         """
 
-    def losses(self, params: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The training loss of a global batch and the scalars to log."""
+    def init_memory(self) -> Any:
+        """The memory before the first step: arrays [S, B, ...], whose second dimension is split as a batch is."""
+
+    def losses(
+        self, params: Params, memory: Any, batch: Batch, rng: jax.Array
+    ) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        """The training loss of a global batch, then the scalars to log and the memory after this batch."""
 
 
 def build_model(experiment: Experiment) -> RetrievalModel:
     """The model that an experiment asks for; its vocabulary size must be known."""
-    return Make(experiment.model, experiment.objectives)
+    return Make(experiment)
 
 
 __all__ = ["ProductEmbedding", "RetrievalModel", "build_model"]

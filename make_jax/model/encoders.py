@@ -34,40 +34,65 @@ class ImageEncoder(nn.Module):
 
     Takes pixels uint8[B, I, H, W, 3] with bool[B, I] (a ViT over each picture; L = I·P), or region features
     float32[B, R, F] with bool[B, R] (a transformer over the regions; L = R). The mask is false for what a product
-    lacks, so throughout for one without a picture.
+    lacks, so throughout for one without a picture. With `hides` there is a vector that stands for a hidden patch.
     """
 
     config: ImageConfig
+    hides: bool = False
 
-    @nn.compact
+    def setup(self) -> None:
+        config, width = self.config, self.config.transformer.width
+        self.transformer = Transformer(config.transformer)
+        if config.stem == "regions":
+            self.regions = nn.Dense(width)
+        else:
+            steps = range(len(config.stem_steps))
+            self.stem = [nn.Dense(width >> (len(steps) - 1 - number)) for number in steps]
+            self.stem_norm = [nn.LayerNorm() for _ in steps[:-1]]
+            self.positions = position_embedding(self, config.patches, width)
+        if self.hides:
+            self.hidden_patch = self.param("hidden_patch", nn.initializers.normal(stddev=0.02), (width,))
+
     def __call__(
         self, image: jax.Array, has_image: jax.Array, deterministic: bool = True
     ) -> tuple[jax.Array, jax.Array]:
-        config, width = self.config, self.config.transformer.width
-        transformer = Transformer(config.transformer, name="transformer")
-        if config.stem == "regions":
-            return transformer(nn.Dense(width, name="regions")(image), has_image, deterministic), has_image
-        batch, images = has_image.shape
-        pixels = image.reshape(-1, *image.shape[2:]).astype(jnp.float32) / 127.5 - 1.0
-        states = self._stem(pixels).reshape(batch * images, config.patches, width)
-        states += position_embedding(self, config.patches, width)
+        return self.read(self.patches(image), has_image, deterministic)
+
+    def patches(self, image: jax.Array) -> jax.Array:
+        """What the transformer reads: float32[N, P, D] of N = B·I pictures, or [B, R, D] of regions; no positions."""
+        if self.config.stem == "regions":
+            return self.regions(image)
+        pictures = pixels(image)
+        return self._stem(pictures).reshape(pictures.shape[0], self.config.patches, -1)
+
+    def read(
+        self, patches: jax.Array, has_image: jax.Array, deterministic: bool, hidden: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """States and mask from the `patches` of pictures, those in hidden, bool[N, P] or bool[B, R], not shown."""
+        if hidden is not None:
+            patches = jnp.where(hidden[..., None], self.hidden_patch, patches)
+        if self.config.stem == "regions":
+            return self.transformer(patches, has_image, deterministic), has_image
         # Pictures of one product meet in the cross-modal layers; here each is read for itself.
-        mask = jnp.broadcast_to(has_image.reshape(-1, 1), states.shape[:2])
-        states = transformer(states, mask, deterministic)
-        return states.reshape(batch, -1, width), mask.reshape(batch, -1)
+        mask = jnp.broadcast_to(has_image.reshape(-1, 1), patches.shape[:2])
+        states = self.transformer(patches + self.positions, mask, deterministic)
+        batch = has_image.shape[0]
+        return states.reshape(batch, -1, states.shape[-1]), mask.reshape(batch, -1)
 
     def _stem(self, cells: jax.Array) -> jax.Array:
-        """Merge cells into patches step by step: float[B, H, W, 3] → float[B·P, D]."""
-        steps = self.config.stem_steps
-        for number, size in enumerate(steps):
-            last = number == len(steps) - 1
-            channels = self.config.transformer.width >> (len(steps) - 1 - number)
+        """Merge cells into patches step by step: float[N, H, W, 3] → float[N·P, D]."""
+        for number, size in enumerate(self.config.stem_steps):
             merged, grid = merge_cells(cells, size)
-            flat = nn.Dense(channels, name=f"stem_{number}")(merged)
-            if not last:
-                flat = nn.gelu(nn.LayerNorm(name=f"stem_norm_{number}")(flat))
-            cells = flat.reshape(*grid, channels)
+            flat = self.stem[number](merged)
+            if number < len(self.stem_norm):
+                flat = nn.gelu(self.stem_norm[number](flat))
+            cells = flat.reshape(*grid, -1)
         return flat
+
+
+def pixels(image: jax.Array) -> jax.Array:
+    """Each picture for itself, its colours from −1 to 1: uint8[B, I, H, W, 3] → float32[B·I, H, W, 3]."""
+    return image.reshape(-1, *image.shape[2:]).astype(jnp.float32) / 127.5 - 1.0
 
 
 def merge_cells(cells: jax.Array, size: int) -> tuple[jax.Array, tuple[int, int, int]]:

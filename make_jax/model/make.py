@@ -9,50 +9,66 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from make_jax.config import ModelConfig, ObjectivesConfig
+from make_jax.config import Experiment, ModelConfig, ObjectivesConfig
 from make_jax.errors import UserError
 from make_jax.model.adaptation import CrossModalLayers, ModalAdaptation, ProductEmbedding, pool_modalities
 from make_jax.model.encoders import ImageEncoder, TextEncoder
+from make_jax.model.heads import LossHeads
 from make_jax.model.layers import masked_mean, unit_norm
-from make_jax.objectives.contrastive import am_softmax, false_negatives
+from make_jax.model.losses import Batch, Metrics, Outputs, ProductStates, Towers, example_targets, objective_losses
+from make_jax.objectives.memory import Memory, empty_memory
 
 Params = Any
-Batch = dict[str, jax.Array]
 
 
 class MakeModule(nn.Module):
     """Parameters and forward passes of MAKE; `model.Make` wraps it in the interface of every model."""
 
     config: ModelConfig
-    initial_scale_logit: float
+    objectives: ObjectivesConfig
     vocab_size: int
 
     def setup(self) -> None:
-        config = self.config
+        config, objectives = self.config, self.objectives
         self.query = TextEncoder(config.query, self.vocab_size, config.pad_id)
         self.query_projection = nn.Dense(config.embedding, use_bias=False)
         self.title = TextEncoder(config.title, self.vocab_size, config.pad_id)
-        self.image = ImageEncoder(config.image)
+        self.image = ImageEncoder(config.image, hides=objectives.mpm > 0 or objectives.mpm_r > 0)
         self.cross_modal = CrossModalLayers(config.fusion.layers, config.title.transformer)
         self.adaptation = ModalAdaptation(config.fusion, config.embedding)
+        self.heads = LossHeads(config, objectives)
         # The scale is scale_max · sigmoid(scale_logit): bounded, with a gradient that never dies at the bound.
-        self.scale_logit = self.param("scale_logit", nn.initializers.constant(self.initial_scale_logit), ())
+        share = objectives.scale / objectives.scale_max
+        self.scale_logit = self.param("scale_logit", nn.initializers.constant(math.log(share / (1 - share))), ())
+        if objectives.contrast == "sigmoid":
+            self.contrast_bias = self.param("contrast_bias", nn.initializers.constant(objectives.bias), ())
 
     def encode_query(self, query_ids: jax.Array, deterministic: bool = True) -> jax.Array:
         """Unit vectors of queries: int32[B, Q] → float32[B, E]."""
-        states, mask = self.query(query_ids, deterministic)
+        return self._embed_query(*self.query(query_ids, deterministic))
+
+    def _embed_query(self, states: jax.Array, mask: jax.Array) -> jax.Array:
         return unit_norm(self.query_projection(masked_mean(states, mask)))
 
     def encode_product(
         self, title_ids: jax.Array, image: jax.Array, has_image: jax.Array, deterministic: bool = True
     ) -> ProductEmbedding:
         """Unit vectors and weights of products: titles int32[B, T] and pictures as `ImageEncoder` takes them."""
+        towers = self._product_states(title_ids, image, has_image, deterministic)
+        return self.adaptation(*pool_modalities(*self._fuse(towers, deterministic)))
+
+    def _product_states(
+        self, title_ids: jax.Array, image: jax.Array, has_image: jax.Array, deterministic: bool
+    ) -> ProductStates:
         title, title_mask = self.title(title_ids, deterministic)
         picture, picture_mask = self.image(image, has_image, deterministic)
         if not deterministic:
             title_mask, picture_mask = self._drop_modality(title_mask, picture_mask)
-        title, picture = self.cross_modal(title, title_mask, picture, picture_mask, deterministic)
-        return self.adaptation(*pool_modalities(title, title_mask, picture, picture_mask))
+        return ProductStates(title, title_mask, picture, picture_mask)
+
+    def _fuse(self, towers: ProductStates, deterministic: bool) -> ProductStates:
+        title, picture = self.cross_modal(*towers, deterministic)
+        return towers._replace(title=title, picture=picture)
 
     def _drop_modality(self, title_mask: jax.Array, picture_mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Hide one modality of a share of the products that have both."""
@@ -63,24 +79,39 @@ class MakeModule(nn.Module):
         both = jnp.any(title_mask, axis=1, keepdims=True) & jnp.any(picture_mask, axis=1, keepdims=True)
         return title_mask & ~(both & (draw < rate / 2)), picture_mask & ~(both & (draw > 1 - rate / 2))
 
-    def __call__(
-        self, batch: dict[str, jax.Array], deterministic: bool = True
-    ) -> tuple[jax.Array, ProductEmbedding, jax.Array]:
-        """Both towers on the pairs of a batch: (queries [B, E], products, logit of the scale)."""
-        queries = self.encode_query(batch["query_ids"], deterministic)
-        products = self.encode_product(batch["title_ids"], batch["image"], batch["has_image"], deterministic)
-        return queries, products, self.scale_logit
+    def _outputs(self, batch: Batch) -> Outputs:
+        """Everything that the objectives look at, of the pairs of a batch, in training."""
+        query_states, query_mask = self.query(batch["query_ids"], False)
+        towers = self._product_states(batch["title_ids"], batch["image"], batch["has_image"], False)
+        fused = self._fuse(towers, False)
+        return Outputs(
+            queries=self._embed_query(query_states, query_mask),
+            query_states=(query_states, query_mask),
+            products=self.adaptation(*pool_modalities(*fused)),
+            towers=towers,
+            fused=fused,
+            scale=self.objectives.scale_max * jax.nn.sigmoid(self.scale_logit),
+            bias=self.contrast_bias if self.objectives.contrast == "sigmoid" else jnp.zeros(()),
+        )
+
+    def losses(self, batch: Batch, memory: Memory | None) -> tuple[jax.Array, Metrics, Memory | None]:
+        """See `losses.objective_losses`; needs the random streams "dropout" and "objectives"."""
+        towers = Towers(self.query, self.title, self.image)
+        key = self.make_rng("objectives")
+        return objective_losses(self.objectives, self._outputs(batch), towers, self.heads, batch, memory, key)
 
 
 class Make:
     """MAKE with the interface that training, evaluation, export and serving know: see `model.RetrievalModel`."""
 
-    def __init__(self, config: ModelConfig, objectives: ObjectivesConfig) -> None:
+    def __init__(self, experiment: Experiment) -> None:
+        config = experiment.model
         if config.vocab_size is None:
             raise UserError("model.vocab_size is not set; it is the number of entries of the tokenizer")
-        self.config, self.objectives = config, objectives
-        share = objectives.scale / objectives.scale_max
-        self.module = MakeModule(config, math.log(share / (1 - share)), config.vocab_size)
+        self.config, self.objectives = config, experiment.objectives
+        self._batch_size = experiment.training.batch_size
+        self._product_queries = experiment.data.product_queries
+        self.module = MakeModule(config, experiment.objectives, config.vocab_size)
 
     def init(self, rng: jax.Array) -> Params:
         """Fresh float32 parameters."""
@@ -89,8 +120,9 @@ class Make:
             "query_ids": jnp.full((1, self.config.query.max_tokens), token, jnp.int32),
             "title_ids": jnp.full((1, self.config.title.max_tokens), token, jnp.int32),
             **self._example_pictures(),
+            **example_targets(self.config),
         }
-        return self.module.init(rng, batch)["params"]
+        return self.module.init({"params": rng, **_streams(rng)}, batch, None, method="losses")["params"]
 
     def _example_pictures(self) -> Batch:
         image = self.config.image
@@ -100,6 +132,13 @@ class Make:
             "image": jnp.zeros((1, 1, image.height, image.width, 3), jnp.uint8),
             "has_image": jnp.ones((1, 1), bool),
         }
+
+    def init_memory(self) -> Memory | tuple[()]:
+        """A memory bank with nothing in it; () where objectives.memory_size is 0."""
+        slots = self.objectives.memory_size // self._batch_size
+        if slots == 0:
+            return ()
+        return empty_memory(slots, self._batch_size, self.config.embedding, self._product_queries)
 
     def _apply(self, params: Params, *inputs: Any, **options: Any) -> Any:
         return self.module.apply({"params": params}, *inputs, **options)
@@ -116,26 +155,14 @@ class Make:
         encoded: ProductEmbedding = self._apply(params, title_ids, image, has_image, method="encode_product")
         return encoded
 
-    def losses(self, params: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The weighted sum of the objectives on a global batch, and what to log; all float32 scalars."""
-        queries, products, scale_logit = self._apply(params, batch, deterministic=False, rngs={"dropout": rng})
-        config = self.objectives
-        scale = config.scale_max * jax.nn.sigmoid(scale_logit)
-        excluded = false_negatives(batch["query_key"], batch["product_key"], batch["product_queries"])
-        shown = products.weights > 0  # which modalities a product has, and did not lose to modality dropout
-        parts = {
-            name: am_softmax(queries, vectors, excluded, present, scale, config.margin)
-            for name, weight, vectors, present in (
-                ("qic", config.qic, products.vector, jnp.any(shown, axis=1)),
-                ("query_title", config.query_title, products.title, shown[:, 0]),
-                ("query_image", config.query_image, products.picture, shown[:, 1]),
-            )
-            if weight > 0
-        }
-        loss = sum((getattr(config, name) * value for name, value in parts.items()), start=jnp.zeros(()))
-        return loss, {
-            **parts,
-            "scale": scale,
-            "weight_text": jnp.mean(products.weights[:, 0]),
-            "masked_share": jnp.mean(excluded.astype(jnp.float32)),
-        }
+    def losses(
+        self, params: Params, memory: Any, batch: Batch, rng: jax.Array
+    ) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        """The weighted sum of the objectives on a global batch; what to log, float32 scalars; the memory after it."""
+        known = memory if memory else None
+        loss, metrics, known = self._apply(params, batch, known, method="losses", rngs=_streams(rng))
+        return loss, (metrics, () if known is None else known)
+
+
+def _streams(rng: jax.Array) -> dict[str, jax.Array]:
+    return {"dropout": rng, "objectives": jax.random.fold_in(rng, 1)}

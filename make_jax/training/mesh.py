@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
+MEMORY = PartitionSpec(None, *BATCH)
 
 # (pattern of a parameter's path, axes of its dimensions); the first match counts. Column-parallel in, row-parallel
 # out: a block needs one reduction after attention and one after the MLP.
@@ -58,10 +59,15 @@ def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
-    """A NamedSharding per leaf of a training state; optimizer moments follow their parameters by name."""
+    """A NamedSharding per leaf of a training state; optimizer moments follow their parameters by name.
+
+    The memory keeps whole batches, each split as a batch is, so that remembering one moves nothing between devices.
+    """
 
     def place(path: Any, leaf: Any) -> NamedSharding:
-        return NamedSharding(mesh, parameter_spec(path_name(path), np.shape(leaf), mesh))
+        name = path_name(path)
+        spec = MEMORY if name.startswith("memory/") else parameter_spec(name, np.shape(leaf), mesh)
+        return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, state)
 

@@ -17,11 +17,12 @@ Metrics = dict[str, jax.Array]
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes; `step` int32 counts the steps done."""
+    """Everything that a step changes; `step` int32 counts the steps done, `memory` is the model's."""
 
     step: jax.Array
     params: Any
     optimizer: Any
+    memory: Any
 
 
 class Trainer(NamedTuple):
@@ -43,14 +44,16 @@ def make_trainer(model: RetrievalModel, optimizer: optax.GradientTransformation,
 
     def fresh() -> TrainState:
         params = model.init(init_key)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), model.init_memory())
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(dropout_key, state.step)
-        (loss, metrics), gradients = jax.value_and_grad(model.losses, has_aux=True)(state.params, batch, key)
+        (loss, (metrics, memory)), gradients = jax.value_and_grad(model.losses, has_aux=True)(
+            state.params, state.memory, batch, key
+        )
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(gradients)}
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), moments), metrics
+        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), moments, memory), metrics
 
     shapes = jax.eval_shape(fresh)
     shardings = state_shardings(shapes, mesh)

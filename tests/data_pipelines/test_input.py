@@ -18,6 +18,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.input import catalogue_batches, query_batches, train_batches
 from data_pipelines.order import PairOrder, pair_weights
 from data_pipelines.plans import BatchShape, FeedOptions, Sampling, TrainPlans
+from data_pipelines.query_arrays import QueryMasking
 from data_pipelines.shards import Storage
 from data_pipelines.stored_feed import row_batches
 from data_pipelines.title_arrays import TitleOutput
@@ -67,8 +68,16 @@ def regions(number: int) -> np.ndarray:
     return np.random.default_rng(number).normal(size=(number % 4, WIDTH)).astype(np.float16)
 
 
-def plans(data: PreparedData, shape: BatchShape = SHAPE, host: int = 0, hosts: int = 1, **changes: Any) -> TrainPlans:
-    return TrainPlans(data, Sampling(BATCH, **{"seed": 3, "purchase_weight": 2.0, **changes}), shape, host, hosts)
+def plans(
+    data: PreparedData,
+    shape: BatchShape = SHAPE,
+    host: int = 0,
+    hosts: int = 1,
+    masking: QueryMasking | None = None,
+    **changes: Any,
+) -> TrainPlans:
+    sampling = Sampling(BATCH, **{"seed": 3, "purchase_weight": 2.0, **changes})
+    return TrainPlans(data, sampling, shape, host, hosts, masking)
 
 
 def train(planned: TrainPlans, data: PreparedData, steps: int = 4, **options: Any) -> list[Batch]:
@@ -112,8 +121,10 @@ def expected_pairs(data: PreparedData, steps: int) -> Iterator[list[tuple[int, i
 
 
 def test_contract(data: PreparedData) -> None:
-    titles = TitleOutput(spans=True, mask_share=0.3, tokenizer=load_tokenizer(data.tokenizer_path))
-    (batch,) = train(plans(data, max_product_queries=3), data, steps=1, titles=titles)
+    tokenizer = load_tokenizer(data.tokenizer_path)
+    titles = TitleOutput(spans=True, mask_share=0.3, tokenizer=tokenizer)
+    planned = plans(data, masking=QueryMasking(0.3, tokenizer), max_product_queries=3)
+    (batch,) = train(planned, data, steps=1, titles=titles)
     assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
         "query_ids": ((8, 4), np.int32),
         "title_ids": ((8, 5), np.int32),
@@ -122,10 +133,14 @@ def test_contract(data: PreparedData) -> None:
         "query_key": ((8,), np.int32),
         "product_key": ((8,), np.int32),
         "product_queries": ((8, 3), np.int32),
+        "query_log_q": ((8,), np.float32),
+        "product_log_q": ((8,), np.float32),
         "title_words": ((8, 5), np.int32),
         "title_keywords": ((8, 5), bool),
         "masked_title_ids": ((8, 5), np.int32),
         "title_targets": ((8, 5), np.int32),
+        "masked_query_ids": ((8, 4), np.int32),
+        "query_targets": ((8, 4), np.int32),
     }
 
 
@@ -165,11 +180,12 @@ def test_cold_products_come_with_their_own_title_and_pictures(data: PreparedData
 @both
 def test_any_step_can_be_the_first(data: PreparedData) -> None:
     spec = AugmentSpec(min_scale=0.5, flip=True)
-    titles = TitleOutput(mask_share=0.5, tokenizer=load_tokenizer(data.tokenizer_path))
-    planned = plans(data, cold_share=0.2)
+    tokenizer = load_tokenizer(data.tokenizer_path)
+    titles, masking = TitleOutput(mask_share=0.5, tokenizer=tokenizer), QueryMasking(0.5, tokenizer)
+    planned = plans(data, masking=masking, cold_share=0.2)
     whole = train(planned, data, steps=8, augment=spec, titles=titles)
     options = FeedOptions(threads=1, prefetch=1)
-    again = plans(data, cold_share=0.2)
+    again = plans(data, masking=QueryMasking(0.5, tokenizer), cold_share=0.2)
     resumed = train(again, data, steps=3, start_step=5, augment=spec, titles=titles, options=options)
     for ours, theirs in zip(resumed, whole[5:], strict=True):
         assert_same(ours, theirs)

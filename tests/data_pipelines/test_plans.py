@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.errors import DataError
+from data_pipelines.order import pair_weights
 from data_pipelines.plans import BatchShape, FeedOptions, Plan, Sampling, TrainPlans
 from data_pipelines.ragged import Ragged
 
@@ -179,6 +180,28 @@ def key_of(plan: Plan, row: int) -> int:
 def cut(tokens: list[int], width: int, padding: int = 1) -> list[int]:
     tokens = tokens if len(tokens) <= width else [*tokens[: width - 1], tokens[-1]]
     return tokens + [padding] * (width - len(tokens))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("cold_share", [0.0, 0.4])
+def test_a_batch_says_how_likely_its_products_and_queries_were(streamed: bool, cold_share: float) -> None:
+    data, changes = tables(streamed), {"cold_share": cold_share, "recency_half_life": 9.0}
+    log = data.interactions
+    weights = pair_weights(log, 0.75, 1.0, 9.0)
+    pairs = list(zip(log["product_index"].tolist(), log["query_index"].tolist(), weights / weights.sum(), strict=True))
+    pseudo = zip(data.pseudo_pairs["product_index"].tolist(), data.pseudo_pairs["query_index"].tolist(), strict=True)
+    shares = [(product, query, share * (1 - cold_share)) for product, query, share in pairs]
+    shares += [(product, query, cold_share / PSEUDO) for product, query in pseudo]
+    planned, seen = plans(data, **changes), 0
+    for step in range(40):
+        plan = planned(step)
+        for row, product in enumerate(plan.rows.tolist()):
+            of_product = sum(share for other, _, share in shares if other == product)
+            of_query = sum(share for _, query, share in shares if data.query_keys[query] == key_of(plan, row))
+            assert plan.arrays["product_log_q"][row] == pytest.approx(np.log(of_product), abs=1e-4)
+            assert plan.arrays["query_log_q"][row] == pytest.approx(np.log(of_query), abs=1e-4)
+            seen += product >= CLICKED
+    assert (seen > 0) == (cold_share > 0)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -100,6 +100,39 @@ def test_overrides_that_need_each_other_are_applied_together() -> None:
         (lambda: ModelConfig(title=TextConfig(transformer=TransformerConfig(width=64))), ["64", "128"]),
         (lambda: ObjectivesConfig(qic=0), ["objectives.qic=1"]),
         (lambda: ObjectivesConfig(scale=200, scale_max=100), ["200", "100"]),
+        (
+            lambda: ObjectivesConfig(contrast="sigmoid", margin=0.2),
+            ["margin is 0.2", "'sigmoid'", "set objectives.margin=0 or objectives.contrast=softmax"],
+        ),
+        (lambda: ObjectivesConfig(contrast="sigmoid", log_q=0.5), ["log_q is 0.5", "'sigmoid'", "log_q=0"]),
+        (
+            lambda: ObjectivesConfig(qic=0, query_title=1, memory_size=64),
+            ["memory_size is 64", "qic is 0", "objectives.qic=1 or objectives.memory_size=0"],
+        ),
+        (lambda: ObjectivesConfig(qic=0, query_title=1, qim=0.5), ["qim is 0.5", "qic is 0", "objectives.qim=0"]),
+        (
+            lambda: ObjectivesConfig(qic=0, query_title=1, qim2=0.5),
+            ["qim2 is 0.5", "objectives.qic and objectives.query_image are 0", "set objectives.query_image=1"],
+        ),
+        (lambda: ObjectivesConfig(mlm=-1), ["objectives.mlm is -1"]),
+        (lambda: ObjectivesConfig(log_q=1.5), ["objectives.log_q is 1.5"]),
+        (lambda: ObjectivesConfig(matching_share=0.0), ["objectives.matching_share is 0.0"]),
+        (lambda: ObjectivesConfig(patch_mask_share=1.1), ["objectives.patch_mask_share is 1.1"]),
+        (lambda: ObjectivesConfig(matching_layers=0), ["objectives.matching_layers is 0"]),
+        (
+            lambda: Experiment(
+                "x", objectives=ObjectivesConfig(memory_size=300), training=TrainingConfig(batch_size=128)
+            ),
+            ["objectives.memory_size 300", "training.batch_size 128", "use 256"],
+        ),
+        (
+            lambda: Experiment(
+                "x",
+                model=ModelConfig(image=ImageConfig(height=16, width=16, patch=16)),
+                objectives=ObjectivesConfig(mpm_r=1.0),
+            ),
+            ["objectives.mpm_r is 1.0", "1 patch", "model.image.patch"],
+        ),
         (lambda: FusionConfig(modality_dropout=1.0), ["1.0"]),
         (lambda: MeshConfig(data=3).sizes(8), ["mesh.data 3", "8 devices", "set mesh.data=8"]),
         (lambda: MeshConfig(fsdp=3).sizes(8), ["mesh.fsdp 3 × mesh.tensor 1 = 3", "number of devices, which is 8"]),

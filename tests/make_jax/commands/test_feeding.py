@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from tokenizers import Tokenizer, models
 
 from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
 from data_pipelines.cache import CachedData, open_cache
@@ -17,6 +18,9 @@ from data_pipelines.dataset import PreparedData
 from data_pipelines.errors import DataError
 from data_pipelines.mixture import MixedData
 from data_pipelines.plans import BatchShape, FeedOptions, Sampling
+from data_pipelines.query_arrays import QueryMasking
+from data_pipelines.title_arrays import TitleOutput
+from data_pipelines.tokenizer import TextTokenizer
 from make_jax.cli import main
 from make_jax.commands import feeding
 from make_jax.commands.train import train_run
@@ -139,6 +143,26 @@ def test_the_settings_of_the_data_section_are_all_used() -> None:
             value = default + 1 if isinstance(default, int) else default / 2 + 0.01
         changed = dataclasses.replace(plain, data=dataclasses.replace(plain.data, **{field.name: value}))
         assert [make(changed) for make in makers] != [make(plain) for make in makers], field.name
+
+
+def test_words_are_hidden_for_mlm_only(tiny_data: Path) -> None:
+    data, _ = feeding.open_training_data([str(tiny_data)])
+    assert feeding.masking(experiment(), data) == (TitleOutput(), None)
+    titles, queries = feeding.masking(experiment("objectives.mlm=0.5", "objectives.mask_share=0.2"), data)
+    assert (titles.mask_share, titles.tokenizer is None, titles.spans) == (0.2, False, False)
+    assert isinstance(queries, QueryMasking)
+
+
+def test_a_tokenizer_without_a_mask_token_is_refused_for_mlm(tiny_data: Path, tmp_path: Path) -> None:
+    class Unmasked:
+        """The data, but with a tokenizer that knows no mask token."""
+
+        path, tokenizer_path = "DATA", tmp_path / "tokenizer"
+
+    library = Tokenizer(models.WordLevel({"[PAD]": 0, "red": 1}, "[PAD]"))
+    TextTokenizer(library, {"pad_token": "[PAD]"}).save(Unmasked.tokenizer_path)
+    with pytest.raises(UserError, match=r"objectives\.mlm is 0\.5, but the tokenizer of DATA has no mask token; set"):
+        feeding.masking(experiment("objectives.mlm=0.5"), Unmasked())
 
 
 def test_the_kind_of_picture_has_to_fit(tiny_data: Path, tmp_path: Path) -> None:

@@ -67,8 +67,13 @@ class Compiled:
     def __init__(self, **fusion) -> None:
         model = build_model(experiment(**fusion))
         self.init, self.encode_query = jax.jit(model.init), jax.jit(model.encode_query)
-        self.encode_product, self.losses = jax.jit(model.encode_product), jax.jit(model.losses)
-        self.gradients = jax.jit(jax.value_and_grad(model.losses, has_aux=True))
+        self.encode_product = jax.jit(model.encode_product)
+
+        def losses(params, b, rng):
+            loss, (metrics, _) = model.losses(params, (), b, rng)
+            return loss, metrics
+
+        self.losses, self.gradients = jax.jit(losses), jax.jit(jax.value_and_grad(losses, has_aux=True))
 
 
 def product(model, params, b):

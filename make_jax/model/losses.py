@@ -1,0 +1,269 @@
+"""The pre-training loss: which of the model's outputs go into which objective."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from make_jax.config import CONTRASTS, OBJECTIVES, ModelConfig, ObjectivesConfig
+from make_jax.model.adaptation import ProductEmbedding
+from make_jax.model.encoders import ImageEncoder, TextEncoder, merge_cells, pixels
+from make_jax.model.heads import LossHeads, Segment, token_table
+from make_jax.model.layers import unit_norm
+from make_jax.objectives import masked_patches, masked_tokens
+from make_jax.objectives.contrastive import (
+    Past,
+    Side,
+    am_softmax,
+    false_negatives,
+    log_counts,
+    same_products,
+    sigmoid_contrast,
+)
+from make_jax.objectives.matching import Pairs, draw_pairs, matching_loss
+from make_jax.objectives.memory import Memory, filled, past_negatives, remember
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+_SIDES = {
+    "qic": ("query", "product"),
+    "query_title": ("query", "title"),
+    "query_image": ("query", "image"),
+    "title_image": ("title", "image"),
+    "title_product": ("title", "product"),
+    "image_product": ("image", "product"),
+}
+
+
+class ProductStates(NamedTuple):
+    """States and masks of both modalities: title float32[B, T, D], bool[B, T]; picture float32[B, P, D], bool[B, P]."""
+
+    title: jax.Array
+    title_mask: jax.Array
+    picture: jax.Array
+    picture_mask: jax.Array
+
+
+class Outputs(NamedTuple):
+    """What the encoders make of a batch.
+
+    queries float32[B, E]; query_states; products; towers and fused, the states before and after the cross-modal layers;
+    scale and bias of the contrasts, scalars.
+    """
+
+    queries: jax.Array
+    query_states: Segment
+    products: ProductEmbedding
+    towers: ProductStates
+    fused: ProductStates
+    scale: jax.Array
+    bias: jax.Array
+
+
+class Towers(NamedTuple):
+    """The single-modality towers, for a second look at texts and pictures of which something is hidden."""
+
+    query: TextEncoder
+    title: TextEncoder
+    image: ImageEncoder
+
+
+def objective_losses(
+    config: ObjectivesConfig,
+    outputs: Outputs,
+    towers: Towers,
+    heads: LossHeads,
+    batch: Batch,
+    memory: Memory | None,
+    key: jax.Array,
+) -> tuple[jax.Array, Metrics, Memory | None]:
+    """The weighted sum of the objectives, what to log, and the memory after this batch.
+
+    Args:
+      config: an objective of weight 0 costs nothing.
+      outputs: of this batch.
+      towers, heads: bound to their parameters.
+      batch: see `data_pipelines.input`.
+      memory: of the batches before, None without one.
+      key: decides what is drawn.
+    """
+    excluded = false_negatives(batch["query_key"], batch["product_key"], batch["product_queries"])
+    for_pairs, for_patches = jax.random.split(key)
+    found = (
+        _contrasts(config, outputs, batch, excluded, memory)
+        | _matching(config, outputs, heads, excluded, for_pairs)
+        | _hidden_tokens(config, towers, heads, batch)
+        | _hidden_patches(config, towers.image, heads, batch, for_patches)
+    )
+    weights = {name: getattr(config, name) for name in OBJECTIVES if name in found}
+    loss = sum((weight * found[name] for name, weight in weights.items()), start=jnp.zeros(()))
+    found |= {
+        "scale": outputs.scale,
+        "weight_text": jnp.mean(outputs.products.weights[:, 0]),
+        "masked_share": jnp.mean(excluded.astype(jnp.float32)),
+    }
+    if config.contrast == "sigmoid":
+        found["bias"] = outputs.bias
+    if memory is None:
+        return loss, found, None
+    found["memory_fill"] = filled(memory) / memory.product_key.size
+    return loss, found, _remember(outputs, batch, memory)
+
+
+def _contrasts(
+    config: ObjectivesConfig, outputs: Outputs, batch: Batch, excluded: jax.Array, memory: Memory | None
+) -> Metrics:
+    """QIC, its parts, and the contrasts among a product's own parts (all pairs: CommerceMM, Yu et al. 2022)."""
+    asked = [name for name in CONTRASTS if getattr(config, name) > 0]
+    sides = _sides(config, outputs, batch)
+    among_products = excluded
+    if any("query" not in _SIDES[name] for name in asked):
+        among_products = same_products(batch["product_key"], batch["title_ids"], sides["title"].present)
+    found = {}
+    for name in asked:
+        rows, columns = (sides[side] for side in _SIDES[name])
+        left_out, past = excluded if "query" in _SIDES[name] else among_products, None
+        if name == "qic" and memory is not None:
+            columns, past = _with_past(config, columns, batch, memory)
+        if config.contrast == "sigmoid":
+            found[name] = sigmoid_contrast(rows, columns, left_out, outputs.scale, outputs.bias, past)
+        else:
+            found[name] = am_softmax(rows, columns, left_out, outputs.scale, config.margin, past)
+    return found
+
+
+def _sides(config: ObjectivesConfig, outputs: Outputs, batch: Batch) -> dict[str, Side]:
+    products = outputs.products
+    shown = products.weights > 0  # which modalities a product has, and did not lose to modality dropout
+    query_count: jax.Array | float = 0.0
+    product_count: jax.Array | float = 0.0
+    if config.log_q > 0:
+        query_count = log_counts(batch["query_log_q"], len(shown), config.log_q)
+        product_count = log_counts(batch["product_log_q"], len(shown), config.log_q)
+    return {
+        "query": Side(outputs.queries, jnp.ones(len(shown), bool), query_count),
+        "product": Side(products.vector, jnp.any(shown, axis=1), product_count),
+        "title": Side(products.title, shown[:, 0], product_count),
+        "image": Side(products.picture, shown[:, 1], product_count),
+    }
+
+
+def _with_past(config: ObjectivesConfig, products: Side, batch: Batch, memory: Memory) -> tuple[Side, Past]:
+    """The products and those of the memory, as draws of one sample."""
+    past = past_negatives(memory, batch["query_key"], batch["product_key"])
+    if config.log_q == 0:
+        return products, past
+    drawn = len(products.present) + filled(memory)
+    return (
+        products._replace(log_count=log_counts(batch["product_log_q"], drawn, config.log_q)),
+        past._replace(log_count=log_counts(memory.log_q, drawn, config.log_q)),
+    )
+
+
+def _remember(outputs: Outputs, batch: Batch, memory: Memory) -> Memory:
+    vectors, present = outputs.products.vector, jnp.any(outputs.products.weights > 0, axis=1)
+    keys = batch["product_key"], batch["query_key"], batch["product_queries"]
+    return remember(memory, vectors, present, *keys, batch["product_log_q"])
+
+
+def _matching(
+    config: ObjectivesConfig, outputs: Outputs, heads: LossHeads, excluded: jax.Array, key: jax.Array
+) -> Metrics:
+    """QIM over the fused states of products, QIM2 over the picture tower's, which know nothing of the title."""
+    fused, towers, products = outputs.fused, outputs.towers, outputs.products
+    shown = products.weights > 0
+    found: Metrics = {}
+    if config.qim > 0:
+        pairs = _pairs(config, outputs, products.vector, excluded, jnp.any(shown, axis=1), jax.random.fold_in(key, 0))
+        segments = [(fused.title, fused.title_mask), (fused.picture, fused.picture_mask)]
+        logits = heads.match_product(_segments(outputs.query_states, segments, pairs), False)
+        found["qim"], found["qim_accuracy"] = matching_loss(logits, pairs.match, pairs.valid)
+    if config.qim2 > 0:
+        pairs = _pairs(config, outputs, products.picture, excluded, shown[:, 1], jax.random.fold_in(key, 1))
+        segments = [(towers.picture, towers.picture_mask)]
+        logits = heads.match_picture(_segments(outputs.query_states, segments, pairs), False)
+        found["qim2"], found["qim2_accuracy"] = matching_loss(logits, pairs.match, pairs.valid)
+    return found
+
+
+def _pairs(
+    config: ObjectivesConfig,
+    outputs: Outputs,
+    vectors: jax.Array,
+    excluded: jax.Array,
+    present: jax.Array,
+    key: jax.Array,
+) -> Pairs:
+    rows = max(1, round(config.matching_share * len(present)))
+    logits = outputs.scale * jnp.dot(outputs.queries, vectors.T, precision="highest")
+    return draw_pairs(key, logits, excluded, present, rows)
+
+
+def _segments(query: Segment, product: list[Segment], pairs: Pairs) -> list[Segment]:
+    """The states of the queries and products of so many pairs."""
+    return [(query[0][pairs.query], query[1][pairs.query])] + [
+        (states[pairs.product], mask[pairs.product]) for states, mask in product
+    ]
+
+
+def _hidden_tokens(config: ObjectivesConfig, towers: Towers, heads: LossHeads, batch: Batch) -> Metrics:
+    """MLM in each text tower: in a cross-modal encoder it hurt (MAKE's predecessor)."""
+    if config.mlm == 0:
+        return {}
+    losses, accuracies = [], []
+    for name, tower, head in (
+        ("query", towers.query, heads.query_tokens),
+        ("title", towers.title, heads.title_tokens),
+    ):
+        states, _ = tower(batch[f"masked_{name}_ids"], False)
+        places, targets = masked_tokens.hidden_tokens(batch[f"{name}_targets"], config.mask_share)
+        logits = head(masked_tokens.take_states(states, places), token_table(tower))
+        loss, accuracy = masked_tokens.token_loss(logits, targets)
+        losses.append(loss)
+        accuracies.append(accuracy)
+    return {
+        "mlm": 0.5 * (losses[0] + losses[1]),
+        "mlm_query_accuracy": accuracies[0],
+        "mlm_title_accuracy": accuracies[1],
+    }
+
+
+def _hidden_patches(
+    config: ObjectivesConfig, tower: ImageEncoder, heads: LossHeads, batch: Batch, key: jax.Array
+) -> Metrics:
+    """MPM and MPM_R in the picture tower."""
+    if config.mpm == 0 and config.mpm_r == 0:
+        return {}
+    for_hiding, for_negatives = jax.random.split(key)
+    patches = tower.patches(batch["image"])
+    regions = tower.config.stem == "regions"
+    there = batch["has_image"] if regions else batch["has_image"].reshape(-1, 1)
+    present = jnp.broadcast_to(there, patches.shape[:2])
+    hidden = masked_patches.hide_patches(for_hiding, present, config.patch_mask_share)
+    mask = masked_patches.hidden_mask(hidden, patches.shape[1])
+    states, _ = tower.read(patches, batch["has_image"], False, mask)
+    states = masked_patches.take_patches(states.reshape(patches.shape), hidden)
+    found: Metrics = {}
+    if config.mpm > 0:
+        truth = batch["image"] if regions else merge_cells(pixels(batch["image"]), tower.config.patch)[0]
+        truth = masked_patches.take_patches(truth.reshape(*patches.shape[:2], -1), hidden)
+        found["mpm"] = masked_patches.regression_loss(heads.patch_values(states), truth, hidden.used)
+    if config.mpm_r > 0:
+        predicted = unit_norm(heads.patch_features(states))
+        found["mpm_r"], found["mpm_r_accuracy"] = masked_patches.contrast_loss(
+            for_negatives, predicted, unit_norm(patches), present, hidden, config.patch_negatives
+        )
+    return found
+
+
+def example_targets(config: ModelConfig) -> dict[str, Any]:
+    """What the objectives need of a batch beside its texts and pictures: one row, to make parameters with."""
+    key, log_q = jnp.zeros(1, jnp.int32), jnp.zeros(1)
+    found = {"query_key": key, "product_key": key, "product_queries": key[None]}
+    for name, length in (("query", config.query.max_tokens), ("title", config.title.max_tokens)):
+        tokens = jnp.full((1, length), int(config.pad_id == 0), jnp.int32)
+        found |= {f"masked_{name}_ids": tokens, f"{name}_targets": tokens}
+    return found | {"query_log_q": log_q, "product_log_q": log_q}
