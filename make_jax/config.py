@@ -100,6 +100,11 @@ class ImageConfig:
             )
 
     @property
+    def images(self) -> int:
+        """I, how many pictures of a product there may be; regions are all of one."""
+        return 1 if self.stem == "regions" else self.max_images
+
+    @property
     def patches(self) -> int:
         """P, the number of patches of a picture."""
         return (self.height // self.patch) * (self.width // self.patch)
@@ -114,22 +119,52 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Cross-modal layers and the way two modalities become one vector.
+    """Cross-modal layers and the way a title and pictures become one vector.
 
-    `kind`: "modal_adaptation" learns a weight for title and picture per product; "mean" fixes both at one half
-    (of what the product has). `modality_dropout` is the share of training products that lose one of their two
-    modalities, so that neither tower leans on the other.
+    `kind`:
+      "modal_adaptation" learns a weight for title and picture per product; "mean" fixes them; "vector_gate" learns a
+      weight per product and dimension; "concat" maps both, side by side, to one vector; "joint" averages all states of
+      title and pictures after the cross-modal layers, without a gate; "cross_attention" is "modal_adaptation" whose
+      layers let each side attend to the other only. The last two need `layers` ≥ 1.
+    `layers` counts the cross-modal layers, of the title tower's sort. `gate_input`: the gate sees "vectors", the unit
+    vectors that are weighed, or "states", the pooled states they are projections of, whose sizes may tell more.
+    `text_weight` is the title's weight where both are there: always for "mean", to begin with for a gate.
+    `modality_dropout` is the share of training products that lose one of their two modalities, so that neither tower
+    leans on the other; of these, `dropped_pictures` lose the picture, the rest the title.
     """
 
-    kind: Literal["modal_adaptation", "mean"] = "modal_adaptation"
+    kind: Literal["modal_adaptation", "mean", "concat", "vector_gate", "joint", "cross_attention"] = "modal_adaptation"
     layers: int = 1
     gate_width: int = 64
+    gate_input: Literal["vectors", "states"] = "vectors"
+    text_weight: float = 0.5
     modality_dropout: float = 0.0
+    dropped_pictures: float = 0.5
 
     def __post_init__(self) -> None:
         _at_least("model.fusion", 0, layers=self.layers)
         _at_least("model.fusion", 1, gate_width=self.gate_width)
         _share("model.fusion", modality_dropout=self.modality_dropout)
+        _require(
+            0 <= self.dropped_pictures <= 1,
+            f"model.fusion.dropped_pictures is {self.dropped_pictures}, but a share of the products that lose a "
+            "modality is in [0, 1]",
+        )
+        _require(
+            0 < self.text_weight < 1,
+            f"model.fusion.text_weight is {self.text_weight}, but it must be above 0 and below 1; for titles or "
+            "pictures alone set model.modalities",
+        )
+        _require(
+            self.layers > 0 or self.kind not in ("joint", "cross_attention"),
+            f"model.fusion.kind is {self.kind!r}, but model.fusion.layers is 0, so title and picture never meet; set "
+            "model.fusion.layers=1 or another kind",
+        )
+        _require(
+            self.text_weight == 0.5 or self.kind not in ("joint", "concat"),
+            f"model.fusion.text_weight is {self.text_weight}, but model.fusion.kind {self.kind!r} has no weight to set; "
+            "leave it at 0.5 or choose another kind",
+        )
 
 
 @dataclass(frozen=True)
@@ -137,12 +172,16 @@ class ModelConfig:
     """The MAKE model: query tower | title tower + picture tower → cross-modal layers → Modal Adaptation.
 
     `vocab_size` None takes the tokenizer's; a run directory always stores the number. `pad_id` is its padding
-    token: 0 for the ones that `prepare` trains, 1 for RoBERTa's kin. `embedding` is E.
+    token: 0 for the ones that `prepare` trains, 1 for RoBERTa's kin. `embedding` is E. With `modalities` "title" or
+    "image" a product is that alone: the other tower and the fusion do not exist. `shared_text` makes one encoder of
+    the query's and the title's; their projections stay apart.
     """
 
     vocab_size: int | None = None
     pad_id: int = 0
     embedding: int = 128
+    modalities: Literal["both", "title", "image"] = "both"
+    shared_text: bool = False
     query: TextConfig = field(default_factory=lambda: TextConfig(max_tokens=16))
     title: TextConfig = field(default_factory=TextConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -158,11 +197,43 @@ class ModelConfig:
         )
         title, picture = self.title.transformer.width, self.image.transformer.width
         _require(
-            title == picture or self.fusion.layers == 0,
+            title == picture or self.fusion.layers == 0 or self.modalities != "both",
             f"model.title.transformer.width {title} differs from model.image.transformer.width {picture}, but "
             f"the {self.fusion.layers} cross-modal layers need one width; make them equal or set "
             "model.fusion.layers=0",
         )
+        if self.shared_text:
+            self._check_shared_text()
+
+    def _check_shared_text(self) -> None:
+        _require(
+            self.modalities != "image",
+            "model.shared_text is True, but model.modalities 'image' has no title to share an encoder with; set "
+            "model.shared_text=false",
+        )
+        query, title = self.query.transformer, self.title.transformer
+        for key in ("layers", "width", "heads", "mlp_ratio", "dropout"):
+            one, other = getattr(query, key), getattr(title, key)
+            _require(
+                one == other,
+                f"model.query.transformer.{key} {one} differs from model.title.transformer.{key} {other}, but "
+                "model.shared_text makes one encoder of them; make them equal or set model.shared_text=false",
+            )
+
+    @property
+    def text(self) -> TextConfig:
+        """The one encoder of `shared_text`, with positions for the longer of the two texts."""
+        return max(self.query, self.title, key=lambda config: config.max_tokens)
+
+    @property
+    def has_title(self) -> bool:
+        """Whether products are seen through their titles."""
+        return self.modalities != "image"
+
+    @property
+    def has_image(self) -> bool:
+        """Whether products are seen through their pictures."""
+        return self.modalities != "title"
 
 
 @dataclass(frozen=True)
@@ -348,3 +419,12 @@ class Experiment:
 
     def __post_init__(self) -> None:
         _require(bool(self.name.strip()), "name is empty; give the experiment a name")
+        for key, weight, there in (
+            ("query_title", self.objectives.query_title, self.model.has_title),
+            ("query_image", self.objectives.query_image, self.model.has_image),
+        ):
+            _require(
+                weight == 0 or there,
+                f"objectives.{key} is {weight}, but with model.modalities {self.model.modalities!r} there is no such "
+                f"vector; set objectives.{key}=0",
+            )

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from make_jax.config import ModelConfig, ObjectivesConfig
 from make_jax.errors import UserError
-from make_jax.model.adaptation import CrossModalLayers, ModalAdaptation, ProductEmbedding, pool_modalities
+from make_jax.model.adaptation import ModalAdaptation, ProductEmbedding, pool_modalities
+from make_jax.model.cross_modal import CrossModalLayers, ProductStates
 from make_jax.model.encoders import ImageEncoder, TextEncoder
 from make_jax.model.layers import masked_mean, unit_norm
 from make_jax.objectives.contrastive import am_softmax, false_negatives
@@ -29,46 +30,84 @@ class MakeModule(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        self.query = TextEncoder(config.query, self.vocab_size, config.pad_id)
+        if config.shared_text:
+            self.text = TextEncoder(config.text, self.vocab_size, config.pad_id)
+        else:
+            self.query = TextEncoder(config.query, self.vocab_size, config.pad_id)
         self.query_projection = nn.Dense(config.embedding, use_bias=False)
-        self.title = TextEncoder(config.title, self.vocab_size, config.pad_id)
-        self.image = ImageEncoder(config.image)
-        self.cross_modal = CrossModalLayers(config.fusion.layers, config.title.transformer)
-        self.adaptation = ModalAdaptation(config.fusion, config.embedding)
+        if config.has_title and not config.shared_text:
+            self.title = TextEncoder(config.title, self.vocab_size, config.pad_id)
+        if config.has_image:
+            self.image = ImageEncoder(config.image)
+        if config.modalities == "both":
+            self.cross_modal = CrossModalLayers(config.fusion, config.title.transformer)
+        self.adaptation = ModalAdaptation(
+            config.fusion, config.embedding, config.modalities, choose_images=config.image.images > 1
+        )
         # The scale is scale_max · sigmoid(scale_logit): bounded, with a gradient that never dies at the bound.
         self.scale_logit = self.param("scale_logit", nn.initializers.constant(self.initial_scale_logit), ())
 
+    def query_tower(self) -> TextEncoder:
+        """The encoder of queries."""
+        return self.text if self.config.shared_text else self.query
+
+    def title_tower(self) -> TextEncoder:
+        """The encoder of titles, which is that of queries where the two share one."""
+        return self.text if self.config.shared_text else self.title
+
     def encode_query(self, query_ids: jax.Array, deterministic: bool = True) -> jax.Array:
         """Unit vectors of queries: int32[B, Q] → float32[B, E]."""
-        states, mask = self.query(query_ids, deterministic)
+        states, mask = self.query_tower()(query_ids, deterministic)
         return unit_norm(self.query_projection(masked_mean(states, mask)))
 
     def encode_product(
-        self, title_ids: jax.Array, image: jax.Array, has_image: jax.Array, deterministic: bool = True
+        self,
+        title_ids: jax.Array,
+        image: jax.Array | None = None,
+        has_image: jax.Array | None = None,
+        deterministic: bool = True,
     ) -> ProductEmbedding:
         """Unit vectors and weights of products: titles int32[B, T] and pictures as `ImageEncoder` takes them."""
-        title, title_mask = self.title(title_ids, deterministic)
-        picture, picture_mask = self.image(image, has_image, deterministic)
+        states = self.product_states(title_ids, image, has_image, deterministic)
+        regions = self.config.image.stem == "regions"
+        images = has_image.shape[1] if has_image is not None and self.config.has_image and not regions else 1
+        return self.adaptation(pool_modalities(states, images))
+
+    def product_states(
+        self, title_ids: jax.Array, image: jax.Array | None, has_image: jax.Array | None, deterministic: bool
+    ) -> ProductStates:
+        """The states of titles and pictures when they have met; inputs as for `encode_product`."""
+        config, size = self.config, title_ids.shape[0]
+        if config.has_title:
+            title, title_mask = self.title_tower()(title_ids, deterministic)
+        else:
+            title, title_mask = jnp.zeros((size, 0, config.title.transformer.width)), jnp.zeros((size, 0), bool)
+        if config.has_image:
+            picture, picture_mask = self.image(image, has_image, deterministic)
+        else:
+            picture, picture_mask = jnp.zeros((size, 0, config.image.transformer.width)), jnp.zeros((size, 0), bool)
+        if config.modalities != "both":
+            return ProductStates(title, title_mask, picture, picture_mask)
         if not deterministic:
             title_mask, picture_mask = self._drop_modality(title_mask, picture_mask)
-        title, picture = self.cross_modal(title, title_mask, picture, picture_mask, deterministic)
-        return self.adaptation(*pool_modalities(title, title_mask, picture, picture_mask))
+        return self.cross_modal(ProductStates(title, title_mask, picture, picture_mask), deterministic)
 
     def _drop_modality(self, title_mask: jax.Array, picture_mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Hide one modality of a share of the products that have both."""
-        rate = self.config.fusion.modality_dropout
+        rate, pictures = self.config.fusion.modality_dropout, self.config.fusion.dropped_pictures
         if rate == 0:
             return title_mask, picture_mask
         draw = jax.random.uniform(self.make_rng("dropout"), (title_mask.shape[0], 1))
         both = jnp.any(title_mask, axis=1, keepdims=True) & jnp.any(picture_mask, axis=1, keepdims=True)
-        return title_mask & ~(both & (draw < rate / 2)), picture_mask & ~(both & (draw > 1 - rate / 2))
+        no_title, no_picture = draw < rate * (1 - pictures), draw > 1 - rate * pictures
+        return title_mask & ~(both & no_title), picture_mask & ~(both & no_picture)
 
     def __call__(
         self, batch: dict[str, jax.Array], deterministic: bool = True
     ) -> tuple[jax.Array, ProductEmbedding, jax.Array]:
         """Both towers on the pairs of a batch: (queries [B, E], products, logit of the scale)."""
         queries = self.encode_query(batch["query_ids"], deterministic)
-        products = self.encode_product(batch["title_ids"], batch["image"], batch["has_image"], deterministic)
+        products = self.encode_product(batch["title_ids"], batch.get("image"), batch.get("has_image"), deterministic)
         return queries, products, self.scale_logit
 
 
@@ -110,7 +149,11 @@ class Make:
         return encoded
 
     def encode_product(
-        self, params: Params, title_ids: jax.Array, image: jax.Array, has_image: jax.Array
+        self,
+        params: Params,
+        title_ids: jax.Array,
+        image: jax.Array | None = None,
+        has_image: jax.Array | None = None,
     ) -> ProductEmbedding:
         """Unit vectors and weights of products: titles int32[B, T] and pictures as `ImageEncoder` takes them."""
         encoded: ProductEmbedding = self._apply(params, title_ids, image, has_image, method="encode_product")
