@@ -8,6 +8,7 @@ place and completes them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,6 +30,14 @@ def _at_least(section: str, minimum: float, **values: float) -> None:
 def _share(section: str, **values: float) -> None:
     for name, value in values.items():
         _require(0.0 <= value < 1.0, f"{section}.{name} is {value}, but a share must be in [0, 1)")
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return bool(text)
 
 
 @dataclass(frozen=True)
@@ -162,8 +171,8 @@ class FusionConfig:
         )
         _require(
             self.text_weight == 0.5 or self.kind not in ("joint", "concat"),
-            f"model.fusion.text_weight is {self.text_weight}, but model.fusion.kind {self.kind!r} has no weight to set; "
-            "leave it at 0.5 or choose another kind",
+            f"model.fusion.text_weight is {self.text_weight}, but model.fusion.kind {self.kind!r} has no weight "
+            "to set; leave it at 0.5 or choose another kind",
         )
 
 
@@ -322,6 +331,11 @@ class OptimizerConfig:
     """AdamW with linear warm-up over `warmup_share` of the steps, cosine decay and clipping by global norm.
 
     Norms, biases, embeddings and the temperature are not decayed.
+
+    For fine-tuning, by regular expressions that are searched for in the paths of parameters, such as
+    "title/transformer/layer_0/up/kernel": what `frozen` finds stays as it is; `rates` pairs a pattern with a factor of
+    the learning rate, and the first that is found counts. `layer_decay` multiplies the learning rate of a layer once
+    for each layer above it and itself, so that the first ones learn slowest; heads, projections and gates keep theirs.
     """
 
     learning_rate: float = 1e-3
@@ -331,8 +345,23 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.98
     clip_norm: float = 1.0
+    frozen: tuple[str, ...] = ()
+    rates: tuple[tuple[str, float], ...] = ()
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
+        for key, pattern in [("frozen", p) for p in self.frozen] + [("rates", p) for p, _ in self.rates]:
+            _require(_is_pattern(pattern), f"optimizer.{key} has {pattern!r}, but that is no regular expression")
+        for pattern, factor in self.rates:
+            _require(
+                factor > 0,
+                f"optimizer.rates gives {pattern!r} {factor}, but it must be above 0; to leave parameters as they are "
+                "use optimizer.frozen",
+            )
+        _require(
+            0 < self.layer_decay <= 1,
+            f"optimizer.layer_decay is {self.layer_decay}, but it must be above 0 and at most 1, which is off",
+        )
         _require(self.learning_rate > 0, f"optimizer.learning_rate is {self.learning_rate}, but it must be above 0")
         _require(self.clip_norm > 0, f"optimizer.clip_norm is {self.clip_norm}, but it must be above 0")
         _at_least("optimizer", 0, weight_decay=self.weight_decay)
@@ -376,7 +405,8 @@ class MeshConfig:
 class TrainingConfig:
     """Length, batch and habits of a run; `batch_size` is the global number of pairs of a step.
 
-    0 turns `eval_every` or `checkpoint_every` off but for the end of the run.
+    0 turns `eval_every` or `checkpoint_every` off but for the end of the run. `init_from` is a run directory whose
+    parameters a fresh run starts with, where path and shape are the same; DIRECTORY@STEP takes those of a checkpoint.
     """
 
     steps: int = 1000
@@ -387,6 +417,7 @@ class TrainingConfig:
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     eval_batch_size: int = 256
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         _at_least("training", 2, batch_size=self.batch_size)

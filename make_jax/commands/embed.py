@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.checks import ProductChecker
+from data_pipelines.checks import Product, ProductChecker
 from data_pipelines.input import query_batches
 from data_pipelines.log_checks import checked_queries
 from data_pipelines.quarantine import Quarantine
 from data_pipelines.stored_feed import row_batches
 from data_pipelines.tokenizer import TextTokenizer, load_tokenizer
 from make_jax.commands.feeding import batch_shape
+from make_jax.config import ModelConfig
 from make_jax.errors import UserError
 from make_jax.model import build_model
 from make_jax.retrieval.embeddings import EmbeddingWriter
@@ -86,28 +87,43 @@ class TrainedModel:
 def embed_products(run: Path, products: Sequence[str], out: Path, max_bad_share: float = MAX_BAD_SHARE) -> int:
     """Write the vectors and modal weights of a catalogue to `out`; returns how many.
 
-    Rows that cannot be used go to `OUT.quarantine.parquet` with the reason.
+    Rows that cannot be used go to `OUT.quarantine.parquet` with the reason. A model of titles or of pictures alone
+    leaves out the products that lack them, and says how many.
 
     Raises:
       UserError, DataError: no finished run, unreadable tables, no usable product, or too many bad rows.
     """
     model, quarantine = TrainedModel.open(run), Quarantine()
-    checker, count = ProductChecker(quarantine), 0
+    checker, config, count, unseen = ProductChecker(quarantine), model.run.experiment.model, 0, 0
+    images = config.image.images if config.has_image else 1
 
     def rows() -> Iterator[dict[str, Any]]:
+        nonlocal unseen
         for chunk in checker.products(list(products)):
-            yield from (product._asdict() for product in chunk)
+            for product in chunk:
+                if _sees(config, product):
+                    yield product._asdict()
+                else:
+                    unseen += 1
 
     with (
-        EmbeddingWriter(out, "products", model.dim, model.run.fingerprint) as writer,
+        EmbeddingWriter(out, "products", model.dim, model.run.fingerprint, images) as writer,
         tqdm(desc="embed", unit="product", mininterval=1.0) as bar,
     ):
         for part in model.encode_rows(rows(), ", ".join(products)):
-            writer.write(part.product_ids, part.vectors, part.weights[:, 0], part.weights[:, 1])
+            single = part.image_weights if images > 1 else None
+            writer.write(part.product_ids, part.vectors, part.weights[:, 0], part.weights[:, 1], single)
             count += len(part.product_ids)
             bar.update(len(part.product_ids))
         _check_rows(quarantine, "products", count, out, max_bad_share)
+    if unseen:
+        log.warning("%d products have no %s, all that this model sees, and are left out", unseen, config.modalities)
     return count
+
+
+def _sees(config: ModelConfig, product: Product) -> bool:
+    """Whether the product has anything that the model reads."""
+    return bool((config.has_title and product.title) or (config.has_image and (product.images or product.regions)))
 
 
 def embed_queries(run: Path, queries: str, out: Path, max_bad_share: float = MAX_BAD_SHARE) -> int:

@@ -158,7 +158,9 @@ def shares_of_length(parts: jax.Array, present: jax.Array) -> jax.Array:
     """How much of their summed lengths each part has, exactly 0 where absent: float[B, n, E], bool[B, n] → [B, n]."""
     # The epsilon keeps the gradient of a length of 0 finite, as in `unit_norm`.
     lengths = jnp.where(present, jnp.sqrt(jnp.sum(parts * parts, axis=-1) + EPSILON**2), 0.0)
-    return lengths / jnp.maximum(jnp.sum(lengths, axis=-1, keepdims=True), EPSILON)
+    shares = lengths / jnp.maximum(jnp.sum(lengths, axis=-1, keepdims=True), EPSILON)
+    # A length divided by itself may come out as 0.9999999.
+    return jnp.where(jnp.sum(present, axis=-1, keepdims=True) == 1, present.astype(jnp.float32), shares)
 
 
 def masked_softmax(logits: jax.Array, present: jax.Array) -> jax.Array:

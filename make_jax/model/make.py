@@ -47,17 +47,17 @@ class MakeModule(nn.Module):
         # The scale is scale_max · sigmoid(scale_logit): bounded, with a gradient that never dies at the bound.
         self.scale_logit = self.param("scale_logit", nn.initializers.constant(self.initial_scale_logit), ())
 
-    def query_tower(self) -> TextEncoder:
+    def _query_tower(self) -> TextEncoder:
         """The encoder of queries."""
         return self.text if self.config.shared_text else self.query
 
-    def title_tower(self) -> TextEncoder:
+    def _title_tower(self) -> TextEncoder:
         """The encoder of titles, which is that of queries where the two share one."""
         return self.text if self.config.shared_text else self.title
 
     def encode_query(self, query_ids: jax.Array, deterministic: bool = True) -> jax.Array:
         """Unit vectors of queries: int32[B, Q] → float32[B, E]."""
-        states, mask = self.query_tower()(query_ids, deterministic)
+        states, mask = self._query_tower()(query_ids, deterministic)
         return unit_norm(self.query_projection(masked_mean(states, mask)))
 
     def encode_product(
@@ -68,29 +68,36 @@ class MakeModule(nn.Module):
         deterministic: bool = True,
     ) -> ProductEmbedding:
         """Unit vectors and weights of products: titles int32[B, T] and pictures as `ImageEncoder` takes them."""
-        states = self.product_states(title_ids, image, has_image, deterministic)
-        regions = self.config.image.stem == "regions"
-        images = has_image.shape[1] if has_image is not None and self.config.has_image and not regions else 1
-        return self.adaptation(pool_modalities(states, images))
+        towers = self._product_states(title_ids, image, has_image, deterministic)
+        return self._embed_product(self._fuse(towers, deterministic), has_image)
 
-    def product_states(
+    def _embed_product(self, fused: ProductStates, has_image: jax.Array | None) -> ProductEmbedding:
+        images = 1
+        if has_image is not None and self.config.has_image and self.config.image.stem != "regions":
+            images = has_image.shape[1]
+        return self.adaptation(pool_modalities(fused, images))
+
+    def _product_states(
         self, title_ids: jax.Array, image: jax.Array | None, has_image: jax.Array | None, deterministic: bool
     ) -> ProductStates:
-        """The states of titles and pictures when they have met; inputs as for `encode_product`."""
+        """What each tower makes of its side; a tower that does not exist, of nothing."""
         config, size = self.config, title_ids.shape[0]
         if config.has_title:
-            title, title_mask = self.title_tower()(title_ids, deterministic)
+            title, title_mask = self._title_tower()(title_ids, deterministic)
         else:
-            title, title_mask = jnp.zeros((size, 0, config.title.transformer.width)), jnp.zeros((size, 0), bool)
+            title, title_mask = _nothing(size, config.title.transformer.width)
         if config.has_image:
+            if image is None or has_image is None:
+                raise ValueError("this model reads pictures; give image and has_image")
             picture, picture_mask = self.image(image, has_image, deterministic)
         else:
-            picture, picture_mask = jnp.zeros((size, 0, config.image.transformer.width)), jnp.zeros((size, 0), bool)
-        if config.modalities != "both":
-            return ProductStates(title, title_mask, picture, picture_mask)
-        if not deterministic:
+            picture, picture_mask = _nothing(size, config.image.transformer.width)
+        if not deterministic and config.modalities == "both":
             title_mask, picture_mask = self._drop_modality(title_mask, picture_mask)
-        return self.cross_modal(ProductStates(title, title_mask, picture, picture_mask), deterministic)
+        return ProductStates(title, title_mask, picture, picture_mask)
+
+    def _fuse(self, towers: ProductStates, deterministic: bool) -> ProductStates:
+        return self.cross_modal(towers, deterministic) if self.config.modalities == "both" else towers
 
     def _drop_modality(self, title_mask: jax.Array, picture_mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Hide one modality of a share of the products that have both."""
@@ -109,6 +116,11 @@ class MakeModule(nn.Module):
         queries = self.encode_query(batch["query_ids"], deterministic)
         products = self.encode_product(batch["title_ids"], batch.get("image"), batch.get("has_image"), deterministic)
         return queries, products, self.scale_logit
+
+
+def _nothing(size: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """States and mask of sequences without positions."""
+    return jnp.zeros((size, 0, width)), jnp.zeros((size, 0), bool)
 
 
 class Make:

@@ -33,11 +33,18 @@ class Trainer(NamedTuple):
     step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
 
 
-def make_trainer(model: RetrievalModel, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> Trainer:
+def make_trainer(
+    model: RetrievalModel,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    seed: int,
+    hold: Callable[[Any], Any] = lambda params: params,
+) -> Trainer:
     """Init and train step as jitted functions with explicit shardings over `mesh`.
 
     Loss and gradients are those of the *global* batch: the arrays are global, so no hand-written averaging over
     devices can scale them wrongly. Randomness is a function of (seed, step), so a resumed run repeats it.
+    `hold` cuts the parameters that are not to learn off from the gradient.
     """
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
 
@@ -45,9 +52,12 @@ def make_trainer(model: RetrievalModel, optimizer: optax.GradientTransformation,
         params = model.init(init_key)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
+    def losses(params: Any, *inputs: Any) -> Any:
+        return model.losses(hold(params), *inputs)
+
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(dropout_key, state.step)
-        (loss, metrics), gradients = jax.value_and_grad(model.losses, has_aux=True)(state.params, batch, key)
+        (loss, metrics), gradients = jax.value_and_grad(losses, has_aux=True)(state.params, batch, key)
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), moments), metrics
