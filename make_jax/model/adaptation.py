@@ -122,7 +122,7 @@ class ModalAdaptation(nn.Module):
         if self.modalities == "both":
             words = jnp.broadcast_to(unit_norm(title)[:, None], pictures.shape)
             seen = [words, pictures, words * pictures]
-        return self._gate("image_gate", jnp.concatenate(seen, axis=-1), jnp.zeros(1))[..., 0]
+        return self._gate("image_gate", jnp.concatenate(seen, axis=-1))[..., 0]
 
     def _logits(self, title: jax.Array, picture: jax.Array, pooled: Pooled, image_weights: jax.Array) -> jax.Array:
         """The gate's opinion of title and picture: float32[B, 1, 2], or [B, E, 2] for a gate per dimension."""
@@ -138,13 +138,16 @@ class ModalAdaptation(nn.Module):
             seen = [title, picture, title * picture]
         return self._gate("gate", jnp.concatenate(seen, axis=-1), start).reshape(-1, rows, 2)
 
-    def _gate(self, name: str, seen: jax.Array, start: jax.Array) -> jax.Array:
-        """A network that answers `start` until it has learned better."""
+    def _gate(self, name: str, seen: jax.Array, start: jax.Array | None = None) -> jax.Array:
+        """A network that answers `start` until it has learned better; one opinion without a start is of each picture,
+        where only differences count."""
         # Unit vectors have entries of size 1/sqrt(E); the norm brings the gate's input back to size 1.
         normed = nn.LayerNorm(name=f"{name}_norm")(seen)
         hidden = nn.gelu(nn.Dense(self.config.gate_width, name=f"{name}_hidden")(normed))
         # Zeros: the gate starts as a fixed mean, a hard baseline, and departs from it where that pays.
         zeros = nn.initializers.zeros
+        if start is None:
+            return nn.Dense(1, use_bias=False, kernel_init=zeros, name=name)(hidden)
         return nn.Dense(len(start), kernel_init=zeros, bias_init=lambda *_: start, name=name)(hidden)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -46,16 +47,19 @@ def model_config(max_images: int = IMAGES, stem: str = "patch", **changes: Any) 
     )
 
 
+def random_params(init: Callable[..., Any], *inputs: Any, seed: int = 0) -> Any:
+    """Parameters of the shapes that `init(key, *inputs)` gives, without the seconds that compiling it takes."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(init, jax.random.key(0), *inputs)
+    return jax.tree.map(lambda leaf: (0.4 * rng.normal(size=leaf.shape)).astype(np.float32), shapes)
+
+
 class Compiled:
-    """A model and its parameters, every one moved at random, so that no gate is still at its start."""
+    """A model and its parameters, all random, so that no gate is still at its start."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.model = build_model(Experiment("test", model=config))
-        params = jax.jit(self.model.init)(jax.random.key(0))
-        leaves, tree = jax.tree.flatten(params)
-        rng = np.random.default_rng(0)
-        moved = [np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
-        self.params = jax.tree.unflatten(tree, moved)
+        self.params = random_params(self.model.init)
         self._encode = jax.jit(self.model.encode_product)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> ProductEmbedding:
