@@ -116,7 +116,7 @@ def test_what_cannot_be_meant_is_refused(run: Path, tokenizer: Path, tmp_path: P
 
 def test_a_run_starts_there_once_and_may_come_from_a_checkpoint(run: Path, tokenizer: Path, tmp_path: Path) -> None:
     # So slow that nothing moves: the run ends where it began.
-    still = ("optimizer.learning_rate=1e-12", "optimizer.weight_decay=0")
+    still = ("optimizer.learning_rate=1e-12", "optimizer.frozen=^query/", "optimizer.layer_decay=0.9")
     config = experiment(f"training.init_from={run}", *still)
     asked = []
 

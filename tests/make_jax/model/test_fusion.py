@@ -79,7 +79,7 @@ def test_the_order_of_pictures_is_no_matter_and_a_single_one_is_simply_taken(
         np.testing.assert_allclose(joined, single, atol=1e-5)
 
 
-@every_path
+@pytest.mark.parametrize("name", ["vector_gate", "joint", "cross_attention"])
 def test_gradients_are_finite_and_reach_all_parts(name: str) -> None:
     model = compiled(name)
     shown = batch(

@@ -57,7 +57,7 @@ def test_what_is_frozen_stays_to_the_bit_and_has_no_moments() -> None:
 
 
 def test_the_gradient_stops_at_what_is_frozen() -> None:
-    config = OptimizerConfig(frozen=("title/",))
+    config = OptimizerConfig(frozen=("^title/",))
     gradients = jax.grad(lambda p: sum(leaf.sum() for leaf in jax.tree.leaves(hold(config, p))))(PARAMS)
     for name, leaf in named(gradients).items():
         assert np.asarray(leaf).any() != name.startswith("title/")
@@ -91,7 +91,7 @@ def test_rates_are_factors_and_the_first_pattern_counts(decay: float, rate: floa
 
 def test_a_rate_scales_the_whole_step() -> None:
     whole, _ = trained(OptimizerConfig(), steps=1)
-    half, _ = trained(OptimizerConfig(rates=(("title", 0.5),)), steps=1)
+    half, _ = trained(OptimizerConfig(rates=(("^title", 0.5),)), steps=1)
     for name, leaf in named(PARAMS).items():
         factor = 0.5 if name.startswith("title") else 1.0
         np.testing.assert_allclose(half[name] - leaf, factor * (whole[name] - leaf), rtol=1e-4, atol=1e-8)
