@@ -46,10 +46,10 @@ def initial_parameters(experiment: Experiment, tokenizer: Path) -> Initial | Non
     shapes = traverse_util.flatten_dict(jax.eval_shape(build_model(experiment).init, jax.random.key(0)), sep="/")
     loaded = {name: given[name] for name in shapes if name in given and given[name].shape == shapes[name].shape}
     fresh, left = sorted(shapes.keys() - loaded.keys()), sorted(given.keys() - loaded.keys())
-    if not loaded:
+    if not any(value.ndim > 1 for value in loaded.values()):  # a temperature alone is no start
         raise UserError(
-            f"--init-from {source}: none of its {len(given)} parameters has the path and shape of one of the "
-            f"{len(shapes)} here; train a model of the same sizes"
+            f"--init-from {source}: none of the matrices among its {len(given)} parameters has the path and shape of "
+            f"one of the {len(shapes)} here; name a run of the same sizes"
         )
     log.info("%s: %d of %d parameters taken over", source, len(loaded), len(shapes))
     for what, names in (("fresh, not there in this shape", fresh), ("left over, not wanted here", left)):

@@ -105,7 +105,7 @@ def test_what_cannot_be_meant_is_refused(run: Path, tokenizer: Path, tmp_path: P
     assert "there is no run here" in refused(f"{tmp_path / 'nowhere'}@7")
     assert "there is no checkpoint of step 7, but none" in refused(f"{run}@7")
     sizes = [f"model.{tower}.transformer.width=36" for tower in ("query", "title", "image")]
-    assert "none of its" in refused(run, *sizes, "model.embedding=20", "model.fusion.kind=mean", "model.image.patch=32")
+    assert "none of the matrices among its" in refused(run, *sizes, "model.embedding=20", "model.fusion.kind=mean", "model.image.patch=32")
     other = tmp_path / "other"
     other.mkdir()
     (other / "tokenizer.json").write_text('{"model": {"vocab": {"b": 1}}}')
