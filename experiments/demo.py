@@ -28,7 +28,7 @@ def get_config() -> Experiment:
             query=TextConfig(max_tokens=16, transformer=small),
             title=TextConfig(max_tokens=48, transformer=small),
             image=ImageConfig(height=80, width=64, patch=16, transformer=small),
-            fusion=FusionConfig(layers=1),
+            fusion=FusionConfig(layers=2),
         ),
         objectives=ObjectivesConfig(query_title=0.5, query_image=0.5),
         # Queries made up of titles would pull the weights, which the demo is to show, towards the text.

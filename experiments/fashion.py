@@ -21,7 +21,7 @@ from make_jax.config import (
 
 
 def get_config() -> Experiment:
-    """Width 128, two layers of text, three of picture, one that joins them."""
+    """Width 128, two layers of text, three of picture, two that join them."""
     text = TransformerConfig(layers=2, width=128, heads=4)
     return Experiment(
         name="fashion",
@@ -32,7 +32,7 @@ def get_config() -> Experiment:
             image=ImageConfig(
                 height=80, width=64, patch=16, transformer=TransformerConfig(layers=3, width=128, heads=4)
             ),
-            fusion=FusionConfig(layers=1),
+            fusion=FusionConfig(layers=2),
         ),
         objectives=ObjectivesConfig(query_title=0.5, query_image=0.5),
         data=DataConfig(popularity_power=0.75),

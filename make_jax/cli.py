@@ -221,10 +221,15 @@ def inspect_command(
 )
 @click.option("--workdir", type=PATH, required=True, help="Run directory; an existing run goes on.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting, as training.steps=500.")
-def train(experiment: Path, data: tuple[str, ...], workdir: Path, overrides: tuple[str, ...]) -> None:
+@click.option("--init-from", metavar="RUN[@STEP]", help="Run, or checkpoint of a run, whose parameters to start with.")
+def train(
+    experiment: Path, data: tuple[str, ...], workdir: Path, overrides: tuple[str, ...], init_from: str | None
+) -> None:
     """Train EXPERIMENT (a Python file); run it again to go on after a stop."""
     from make_jax.overrides import load_experiment
 
+    if init_from:
+        overrides = (*overrides, f"training.init_from={init_from}")
     loaded = load_experiment(experiment, overrides)
     from make_jax.commands.train import train_run
     from make_jax.training.loop import NonFiniteLoss

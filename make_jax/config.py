@@ -8,6 +8,7 @@ place and completes them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,6 +30,14 @@ def _at_least(section: str, minimum: float, **values: float) -> None:
 def _share(section: str, **values: float) -> None:
     for name, value in values.items():
         _require(0.0 <= value < 1.0, f"{section}.{name} is {value}, but a share must be in [0, 1)")
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return bool(text)
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,11 @@ class ImageConfig:
             )
 
     @property
+    def images(self) -> int:
+        """I, how many pictures of a product there may be; regions are all of one."""
+        return 1 if self.stem == "regions" else self.max_images
+
+    @property
     def patches(self) -> int:
         """P, the number of patches of a picture."""
         return (self.height // self.patch) * (self.width // self.patch)
@@ -114,22 +128,52 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Cross-modal layers and the way two modalities become one vector.
+    """Cross-modal layers and the way a title and pictures become one vector.
 
-    `kind`: "modal_adaptation" learns a weight for title and picture per product; "mean" fixes both at one half
-    (of what the product has). `modality_dropout` is the share of training products that lose one of their two
-    modalities, so that neither tower leans on the other.
+    `kind`:
+      "modal_adaptation" learns a weight for title and picture per product; "mean" fixes them; "vector_gate" learns a
+      weight per product and dimension; "concat" maps both, side by side, to one vector; "joint" averages all states of
+      title and pictures after the cross-modal layers, without a gate; "cross_attention" is "modal_adaptation" whose
+      layers let each side attend to the other only. The last two need `layers` ≥ 1.
+    `layers` counts the cross-modal layers, of the title tower's sort. `gate_input`: the gate sees "vectors", the unit
+    vectors that are weighed, or "states", the pooled states they are projections of, whose sizes may tell more.
+    `text_weight` is the title's weight where both are there: always for "mean", to begin with for a gate.
+    `modality_dropout` is the share of training products that lose one of their two modalities, so that neither tower
+    leans on the other; of these, `dropped_pictures` lose the picture, the rest the title.
     """
 
-    kind: Literal["modal_adaptation", "mean"] = "modal_adaptation"
+    kind: Literal["modal_adaptation", "mean", "concat", "vector_gate", "joint", "cross_attention"] = "modal_adaptation"
     layers: int = 1
     gate_width: int = 64
+    gate_input: Literal["vectors", "states"] = "vectors"
+    text_weight: float = 0.5
     modality_dropout: float = 0.0
+    dropped_pictures: float = 0.5
 
     def __post_init__(self) -> None:
         _at_least("model.fusion", 0, layers=self.layers)
         _at_least("model.fusion", 1, gate_width=self.gate_width)
         _share("model.fusion", modality_dropout=self.modality_dropout)
+        _require(
+            0 <= self.dropped_pictures <= 1,
+            f"model.fusion.dropped_pictures is {self.dropped_pictures}, but a share of the products that lose a "
+            "modality is in [0, 1]",
+        )
+        _require(
+            0 < self.text_weight < 1,
+            f"model.fusion.text_weight is {self.text_weight}, but it must be above 0 and below 1; for titles or "
+            "pictures alone set model.modalities",
+        )
+        _require(
+            self.layers > 0 or self.kind not in ("joint", "cross_attention"),
+            f"model.fusion.kind is {self.kind!r}, but model.fusion.layers is 0, so title and picture never meet; set "
+            "model.fusion.layers=1 or another kind",
+        )
+        _require(
+            self.text_weight == 0.5 or self.kind not in ("joint", "concat"),
+            f"model.fusion.text_weight is {self.text_weight}, but model.fusion.kind {self.kind!r} has no weight "
+            "to set; leave it at 0.5 or choose another kind",
+        )
 
 
 @dataclass(frozen=True)
@@ -137,12 +181,16 @@ class ModelConfig:
     """The MAKE model: query tower | title tower + picture tower → cross-modal layers → Modal Adaptation.
 
     `vocab_size` None takes the tokenizer's; a run directory always stores the number. `pad_id` is its padding
-    token: 0 for the ones that `prepare` trains, 1 for RoBERTa's kin. `embedding` is E.
+    token: 0 for the ones that `prepare` trains, 1 for RoBERTa's kin. `embedding` is E. With `modalities` "title" or
+    "image" a product is that alone: the other tower and the fusion do not exist. `shared_text` makes one encoder of
+    the query's and the title's; their projections stay apart.
     """
 
     vocab_size: int | None = None
     pad_id: int = 0
     embedding: int = 128
+    modalities: Literal["both", "title", "image"] = "both"
+    shared_text: bool = False
     query: TextConfig = field(default_factory=lambda: TextConfig(max_tokens=16))
     title: TextConfig = field(default_factory=TextConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -158,11 +206,43 @@ class ModelConfig:
         )
         title, picture = self.title.transformer.width, self.image.transformer.width
         _require(
-            title == picture or self.fusion.layers == 0,
+            title == picture or self.fusion.layers == 0 or self.modalities != "both",
             f"model.title.transformer.width {title} differs from model.image.transformer.width {picture}, but "
             f"the {self.fusion.layers} cross-modal layers need one width; make them equal or set "
             "model.fusion.layers=0",
         )
+        if self.shared_text:
+            self._check_shared_text()
+
+    def _check_shared_text(self) -> None:
+        _require(
+            self.modalities != "image",
+            "model.shared_text is True, but model.modalities 'image' has no title to share an encoder with; set "
+            "model.shared_text=false",
+        )
+        query, title = self.query.transformer, self.title.transformer
+        for key in ("layers", "width", "heads", "mlp_ratio", "dropout"):
+            one, other = getattr(query, key), getattr(title, key)
+            _require(
+                one == other,
+                f"model.query.transformer.{key} {one} differs from model.title.transformer.{key} {other}, but "
+                "model.shared_text makes one encoder of them; make them equal or set model.shared_text=false",
+            )
+
+    @property
+    def text(self) -> TextConfig:
+        """The one encoder of `shared_text`, with positions for the longer of the two texts."""
+        return max(self.query, self.title, key=lambda config: config.max_tokens)
+
+    @property
+    def has_title(self) -> bool:
+        """Whether products are seen through their titles."""
+        return self.modalities != "image"
+
+    @property
+    def has_image(self) -> bool:
+        """Whether products are seen through their pictures."""
+        return self.modalities != "title"
 
 
 CONTRASTS = ("qic", "query_title", "query_image", "title_image", "title_product", "image_product")
@@ -314,6 +394,11 @@ class OptimizerConfig:
     """AdamW with linear warm-up over `warmup_share` of the steps, cosine decay and clipping by global norm.
 
     Norms, biases, embeddings and the temperature are not decayed.
+
+    For fine-tuning, by regular expressions that are searched for in the paths of parameters, such as
+    "title/transformer/layer_0/up/kernel": what `frozen` finds stays as it is; `rates` pairs a pattern with a factor of
+    the learning rate, and the first that is found counts. `layer_decay` multiplies the learning rate of a layer once
+    for each layer above it and itself, so that the first ones learn slowest; heads, projections and gates keep theirs.
     """
 
     learning_rate: float = 1e-3
@@ -323,8 +408,23 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.98
     clip_norm: float = 1.0
+    frozen: tuple[str, ...] = ()
+    rates: tuple[tuple[str, float], ...] = ()
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
+        for key, pattern in [("frozen", p) for p in self.frozen] + [("rates", p) for p, _ in self.rates]:
+            _require(_is_pattern(pattern), f"optimizer.{key} has {pattern!r}, but that is no regular expression")
+        for pattern, factor in self.rates:
+            _require(
+                factor > 0,
+                f"optimizer.rates gives {pattern!r} {factor}, but it must be above 0; to leave parameters as they are "
+                "use optimizer.frozen",
+            )
+        _require(
+            0 < self.layer_decay <= 1,
+            f"optimizer.layer_decay is {self.layer_decay}, but it must be above 0 and at most 1, which is off",
+        )
         _require(self.learning_rate > 0, f"optimizer.learning_rate is {self.learning_rate}, but it must be above 0")
         _require(self.clip_norm > 0, f"optimizer.clip_norm is {self.clip_norm}, but it must be above 0")
         _at_least("optimizer", 0, weight_decay=self.weight_decay)
@@ -368,7 +468,8 @@ class MeshConfig:
 class TrainingConfig:
     """Length, batch and habits of a run; `batch_size` is the global number of pairs of a step.
 
-    0 turns `eval_every` or `checkpoint_every` off but for the end of the run.
+    0 turns `eval_every` or `checkpoint_every` off but for the end of the run. `init_from` is a run directory whose
+    parameters a fresh run starts with, where path and shape are the same; DIRECTORY@STEP takes those of a checkpoint.
     """
 
     steps: int = 1000
@@ -379,6 +480,7 @@ class TrainingConfig:
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     eval_batch_size: int = 256
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         _at_least("training", 2, batch_size=self.batch_size)
@@ -412,6 +514,21 @@ class Experiment:
     def __post_init__(self) -> None:
         _require(bool(self.name.strip()), "name is empty; give the experiment a name")
         self._check_objectives()
+        self._check_modalities()
+
+    def _check_modalities(self) -> None:
+        needs_title, needs_image = (
+            ("query_title", "title_image", "title_product"),
+            ("query_image", "title_image", "image_product", "qim2", "mpm", "mpm_r"),
+        )
+        for names, there in ((needs_title, self.model.has_title), (needs_image, self.model.has_image)):
+            for name in names:
+                weight = getattr(self.objectives, name)
+                _require(
+                    weight == 0 or there,
+                    f"objectives.{name} is {weight}, but with model.modalities {self.model.modalities!r} there is no "
+                    f"such vector; set objectives.{name}=0",
+                )
 
     def _check_objectives(self) -> None:
         objectives, batch, image = self.objectives, self.training.batch_size, self.model.image

@@ -124,13 +124,25 @@ def _options(kind: Any) -> tuple[Any, ...]:
     return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
 
 
+def _item(kind: Any) -> Any:
+    """The type of a tuple's items; None for what is no tuple of any length."""
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else None
+
+
 def _describe(kind: Any) -> str:
+    if _item(kind) is str:
+        return "texts with commas between, or nothing"
+    if _item(kind):
+        return "PATTERN=NUMBER, with commas between, or nothing"
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(kind)))
     return " or ".join("none" if option is type(None) else option.__name__ for option in _options(kind))
 
 
 def _parse(key: str, kind: Any, text: str) -> Any:
+    if item := _item(kind):
+        texts = [part.strip() for part in text.split(",") if part.strip()]
+        return texts if item is str else [_pair(key, kind, part) for part in texts]
     for option in _options(kind):
         if option is type(None) and text.lower() in ("none", "null"):
             return None
@@ -148,7 +160,22 @@ def _parse(key: str, kind: Any, text: str) -> Any:
     raise UserError(f"{key}={text}: expected {_describe(kind)}")
 
 
+def _pair(key: str, kind: Any, text: str) -> list[Any]:
+    pattern, _, number = text.rpartition("=")
+    try:
+        return [pattern, float(number)]
+    except ValueError:
+        raise UserError(f"{key}={text}: expected {_describe(kind)}") from None
+
+
 def _check(key: str, kind: Any, value: Any) -> Any:
+    if item := _item(kind):
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{key}={value!r}: expected a list")
+        return tuple(
+            _check(key, item, entry) if item is str else _check_pair(key, typing.get_args(item), entry)
+            for entry in value
+        )
     for option in _options(kind):
         if typing.get_origin(option) is typing.Literal:
             if value in typing.get_args(option):
@@ -158,3 +185,9 @@ def _check(key: str, kind: Any, value: Any) -> Any:
         elif type(value) is option:
             return value
     raise UserError(f"{key}={value!r}: expected {_describe(kind)}")
+
+
+def _check_pair(key: str, kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)) or len(value) != len(kinds):
+        raise UserError(f"{key} has {value!r}: expected a pair of pattern and number")
+    return tuple(_check(key, kind, part) for kind, part in zip(kinds, value, strict=True))

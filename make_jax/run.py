@@ -60,9 +60,16 @@ class Run(NamedTuple):
 
 
 def start_run(
-    path: Path, experiment: Experiment, tokenizer: Path, data_paths: Sequence[str], data_fingerprint: str
+    path: Path,
+    experiment: Experiment,
+    tokenizer: Path,
+    data_paths: Sequence[str],
+    data_fingerprint: str,
+    init_from: dict[str, Any] | None = None,
 ) -> None:
     """Make a run directory, whole or not at all, or check that the one there is of the same experiment and data.
+
+    `init_from`, where the first parameters came from, is recorded in run.json.
 
     Raises:
       UserError: `path` is a file or holds something else: other files, or another experiment or data set; the
@@ -76,6 +83,7 @@ def start_run(
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path}: this folder is not empty and holds no run; choose another --workdir")
     origin = provenance() | {"data": [_absolute(path) for path in data_paths], "data_fingerprint": data_fingerprint}
+    origin |= {"init_from": init_from} if init_from else {}
     with atomic_directory(path, lambda _: "is not empty") as made:
         _copy_files(tokenizer, made / "tokenizer")
         write_text(made / "run.json", json.dumps(origin, indent=2) + "\n")

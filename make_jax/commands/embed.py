@@ -18,6 +18,7 @@ from data_pipelines.stored_feed import row_batches
 from data_pipelines.tokenizer import TextTokenizer, load_tokenizer
 from make_jax.commands.feeding import batch_shape
 from make_jax.commands.rows import MAX_BAD_SHARE, accept_rows
+from make_jax.config import ModelConfig
 from make_jax.model import build_model
 from make_jax.retrieval.embeddings import EmbeddingWriter, Without
 from make_jax.retrieval.encode import Encoder
@@ -92,35 +93,39 @@ def embed_products(
     """Write the vectors and modal weights of a catalogue to `out`; returns how many.
 
     Rows that cannot be used go to `OUT.quarantine.parquet` with the reason. With `without`, the products are embedded
-    as if none had a picture, or a title; those that have nothing else are left out, and counted in the log.
+    as if none had a picture, or a title. Products that then have nothing that the model sees are left out, and counted
+    in the log.
 
     Raises:
       UserError, DataError: no finished run, unreadable tables, no usable product, or too many bad rows.
     """
     model, quarantine = TrainedModel.open(run), Quarantine()
-    checker, count, nothing_left = ProductChecker(quarantine), 0, 0
+    checker, config, count, unseen = ProductChecker(quarantine), model.run.experiment.model, 0, 0
+    images = config.image.images if config.has_image else 1
 
     def rows() -> Iterator[dict[str, Any]]:
-        nonlocal nothing_left
+        nonlocal unseen
         for chunk in checker.products(list(products)):
             for product in chunk:
                 bare = _bare(product, without)
-                if bare.title or bare.images or bare.regions:
+                if _sees(config, bare):
                     yield bare._asdict()
                 else:
-                    nothing_left += 1
+                    unseen += 1
 
     with (
-        EmbeddingWriter(out, "products", model.dim, model.run.fingerprint, without) as writer,
+        EmbeddingWriter(out, "products", model.dim, model.run.fingerprint, images, without) as writer,
         tqdm(desc="embed", unit="product", mininterval=1.0) as bar,
     ):
         for part in model.encode_rows(rows(), ", ".join(products)):
-            writer.write(part.product_ids, part.vectors, part.weights[:, 0], part.weights[:, 1])
+            single = part.image_weights if images > 1 else None
+            writer.write(part.product_ids, part.vectors, part.weights[:, 0], part.weights[:, 1], single)
             count += len(part.product_ids)
             bar.update(len(part.product_ids))
         accept_rows(quarantine, "products", count, out, max_bad_share)
-    if nothing_left:
-        log.warning("%d products have nothing but %s and are left out", nothing_left, without)
+    if unseen:
+        left = f" without {without}" if without else ""
+        log.warning("%d products have nothing%s that this model sees, and are left out", unseen, left)
     return count
 
 
@@ -128,6 +133,11 @@ def _bare(product: Product, without: Without | None) -> Product:
     if without == "images":
         return product._replace(images=(), regions=b"", region_width=0)
     return product._replace(title="") if without == "titles" else product
+
+
+def _sees(config: ModelConfig, product: Product) -> bool:
+    """Whether the product has anything that the model reads."""
+    return bool((config.has_title and product.title) or (config.has_image and (product.images or product.regions)))
 
 
 def embed_queries(run: Path, queries: str, out: Path, max_bad_share: float = MAX_BAD_SHARE) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from make_jax.commands.feeding import (
     open_training_data,
     sampling,
 )
+from make_jax.commands.start_from import initial_parameters
 from make_jax.config import Experiment
 from make_jax.errors import UserError
 from make_jax.model import build_model
@@ -35,6 +37,7 @@ from make_jax.retrieval.metrics import Qrels, evaluate_rankings
 from make_jax.run import finish_run, read_metrics, start_run
 from make_jax.training.feed import Feed
 from make_jax.training.loop import Evaluate, Outcome, mesh_for, train
+from make_jax.training.optimizer import check_patterns
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +63,14 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
     """
     data, paths = open_training_data(data_choices)
     experiment = _complete(experiment, data)
-    mesh_for(experiment)  # like the next line: refused before a run directory exists
+    mesh_for(experiment)  # like the next lines: refused before a run directory exists
+    _check_optimizer(experiment)
     titles, query_masking = masking(experiment, data)
     plans = _training_plans(data, experiment, query_masking)
-    start_run(workdir, experiment, data.tokenizer_path, paths, data.fingerprint)
+    initial = functools.cache(lambda: initial_parameters(experiment, data.tokenizer_path))
+    # A run that is under way needs the one that it came from no more.
+    origin = None if (workdir / "experiment.json").exists() else initial()
+    start_run(workdir, experiment, data.tokenizer_path, paths, data.fingerprint, origin and origin.origin)
     if (workdir / "result.json").exists():
         log.info("%s is trained to its last step already", workdir)
         return Progress(experiment.training.steps, True)
@@ -78,7 +85,11 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
             options=feed_options(experiment),
         )
 
-    outcome = train(experiment, workdir, batches, _dev_evaluation(data, experiment))
+    def first_params() -> Mapping[str, np.ndarray]:
+        taken = initial()
+        return taken.params if taken else {}
+
+    outcome = train(experiment, workdir, batches, _dev_evaluation(data, experiment), first_params)
     if outcome.finished:
         _finish(workdir, outcome)
     return Progress(outcome.step, outcome.finished)
@@ -102,7 +113,14 @@ def _complete(experiment: Experiment, data: ProductData) -> Experiment:
     check_pictures(experiment, data)
     image = dataclasses.replace(model.image, region_width=data.region_width or None)
     model = dataclasses.replace(model, vocab_size=size, pad_id=tokenizer.pad_id, image=image)
-    return dataclasses.replace(experiment, model=model)
+    training = experiment.training
+    if training.init_from:  # a run goes on from anywhere
+        training = dataclasses.replace(training, init_from=str(Path(training.init_from).absolute()))
+    return dataclasses.replace(experiment, model=model, training=training)
+
+
+def _check_optimizer(experiment: Experiment) -> None:
+    check_patterns(experiment.optimizer, jax.eval_shape(build_model(experiment).init, jax.random.key(0)))
 
 
 def _training_plans(data: ProductData, experiment: Experiment, query_masking: QueryMasking | None) -> TrainPlans:

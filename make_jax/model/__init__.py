@@ -27,11 +27,16 @@ class RetrievalModel(Protocol):
         """int32[B, Q] → unit vectors float32[B, E]."""
 
     def encode_product(
-        self, params: Params, title_ids: jax.Array, image: jax.Array, has_image: jax.Array
+        self,
+        params: Params,
+        title_ids: jax.Array,
+        image: jax.Array | None = None,
+        has_image: jax.Array | None = None,
     ) -> ProductEmbedding:
-        """Titles int32[B, T] and pictures → unit vectors float32[B, E] and modal weights [B, 2].
+        """Titles int32[B, T] and pictures → unit vectors float32[B, E], modal weights [B, 2] and weights of pictures.
 
-        Pictures are pixels uint8[B, I, H, W, 3] with bool[B, I], or region features float32[B, R, F] with bool[B, R].
+        Pictures are pixels uint8[B, I, H, W, 3] with bool[B, I], or region features float32[B, R, F] with bool[B, R];
+        a model that reads titles only needs none.
         """
 
     def init_memory(self) -> Any:

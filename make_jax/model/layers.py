@@ -51,6 +51,31 @@ class SelfAttention(nn.Module):
         return nn.Dense(width, name="out")(mixed.reshape(states.shape))
 
 
+class CrossAttention(nn.Module):
+    """Multi-head attention of one sequence's positions to another's; exactly 0 where the other has none.
+
+    float[B, L, D], float[B, M, D], bool[B, M] → float[B, L, D].
+    """
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, states: jax.Array, others: jax.Array, mask: jax.Array) -> jax.Array:
+        width, heads = self.config.width, self.config.heads
+        asking = nn.Dense(width, name="q")(states.reshape(-1, width))
+        asked = nn.Dense(2 * width, name="kv")(others.reshape(-1, width)).reshape(*mask.shape, heads, 2, width // heads)
+        there = jnp.any(mask, axis=-1, keepdims=True)
+        keys = mask | ~there  # as in SelfAttention: no softmax over nothing
+        mixed = jax.nn.dot_product_attention(
+            asking.reshape(*states.shape[:2], heads, width // heads),
+            asked[..., 0, :],
+            asked[..., 1, :],
+            mask=keys[:, None, None, :],
+        )
+        found = nn.Dense(width, name="out")(mixed.reshape(-1, width)).reshape(states.shape)
+        return jnp.where(there[..., None], found, 0.0)
+
+
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then a GELU MLP, each with a residual; shapes as SelfAttention."""
 

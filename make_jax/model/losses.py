@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from make_jax.config import CONTRASTS, OBJECTIVES, ModelConfig, ObjectivesConfig
 from make_jax.model.adaptation import ProductEmbedding
+from make_jax.model.cross_modal import ProductStates
 from make_jax.model.encoders import ImageEncoder, TextEncoder, merge_cells, pixels
 from make_jax.model.heads import LossHeads, Segment, token_table
 from make_jax.model.layers import unit_norm
@@ -38,15 +39,6 @@ _SIDES = {
 }
 
 
-class ProductStates(NamedTuple):
-    """States and masks of both modalities: title float32[B, T, D], bool[B, T]; picture float32[B, P, D], bool[B, P]."""
-
-    title: jax.Array
-    title_mask: jax.Array
-    picture: jax.Array
-    picture_mask: jax.Array
-
-
 class Outputs(NamedTuple):
     """What the encoders make of a batch.
 
@@ -64,11 +56,14 @@ class Outputs(NamedTuple):
 
 
 class Towers(NamedTuple):
-    """The single-modality towers, for a second look at texts and pictures of which something is hidden."""
+    """The single-modality towers, for a second look at texts and pictures of which something is hidden.
+
+    A model of one modality lacks the other's tower.
+    """
 
     query: TextEncoder
-    title: TextEncoder
-    image: ImageEncoder
+    title: TextEncoder | None
+    image: ImageEncoder | None
 
 
 def objective_losses(
@@ -213,29 +208,26 @@ def _hidden_tokens(config: ObjectivesConfig, towers: Towers, heads: LossHeads, b
     """MLM in each text tower: in a cross-modal encoder it hurt (MAKE's predecessor)."""
     if config.mlm == 0:
         return {}
-    losses, accuracies = [], []
+    losses, found = [], {}
     for name, tower, head in (
         ("query", towers.query, heads.query_tokens),
         ("title", towers.title, heads.title_tokens),
     ):
+        if tower is None:
+            continue
         states, _ = tower(batch[f"masked_{name}_ids"], False)
         places, targets = masked_tokens.hidden_tokens(batch[f"{name}_targets"], config.mask_share)
         logits = head(masked_tokens.take_states(states, places), token_table(tower))
-        loss, accuracy = masked_tokens.token_loss(logits, targets)
+        loss, found[f"mlm_{name}_accuracy"] = masked_tokens.token_loss(logits, targets)
         losses.append(loss)
-        accuracies.append(accuracy)
-    return {
-        "mlm": 0.5 * (losses[0] + losses[1]),
-        "mlm_query_accuracy": accuracies[0],
-        "mlm_title_accuracy": accuracies[1],
-    }
+    return {"mlm": jnp.mean(jnp.stack(losses)), **found}
 
 
 def _hidden_patches(
-    config: ObjectivesConfig, tower: ImageEncoder, heads: LossHeads, batch: Batch, key: jax.Array
+    config: ObjectivesConfig, tower: ImageEncoder | None, heads: LossHeads, batch: Batch, key: jax.Array
 ) -> Metrics:
     """MPM and MPM_R in the picture tower."""
-    if config.mpm == 0 and config.mpm_r == 0:
+    if tower is None or (config.mpm == 0 and config.mpm_r == 0):
         return {}
     for_hiding, for_negatives = jax.random.split(key)
     patches = tower.patches(batch["image"])

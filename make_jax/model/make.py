@@ -11,11 +11,12 @@ import jax.numpy as jnp
 
 from make_jax.config import Experiment, ModelConfig, ObjectivesConfig
 from make_jax.errors import UserError
-from make_jax.model.adaptation import CrossModalLayers, ModalAdaptation, ProductEmbedding, pool_modalities
+from make_jax.model.adaptation import ModalAdaptation, ProductEmbedding, pool_modalities
+from make_jax.model.cross_modal import CrossModalLayers, ProductStates
 from make_jax.model.encoders import ImageEncoder, TextEncoder
 from make_jax.model.heads import LossHeads
 from make_jax.model.layers import masked_mean, unit_norm
-from make_jax.model.losses import Batch, Metrics, Outputs, ProductStates, Towers, example_targets, objective_losses
+from make_jax.model.losses import Batch, Metrics, Outputs, Towers, example_targets, objective_losses
 from make_jax.objectives.memory import Memory, empty_memory
 
 Params = Any
@@ -30,12 +31,20 @@ class MakeModule(nn.Module):
 
     def setup(self) -> None:
         config, objectives = self.config, self.objectives
-        self.query = TextEncoder(config.query, self.vocab_size, config.pad_id)
+        if config.shared_text:
+            self.text = TextEncoder(config.text, self.vocab_size, config.pad_id)
+        else:
+            self.query = TextEncoder(config.query, self.vocab_size, config.pad_id)
         self.query_projection = nn.Dense(config.embedding, use_bias=False)
-        self.title = TextEncoder(config.title, self.vocab_size, config.pad_id)
-        self.image = ImageEncoder(config.image, hides=objectives.mpm > 0 or objectives.mpm_r > 0)
-        self.cross_modal = CrossModalLayers(config.fusion.layers, config.title.transformer)
-        self.adaptation = ModalAdaptation(config.fusion, config.embedding)
+        if config.has_title and not config.shared_text:
+            self.title = TextEncoder(config.title, self.vocab_size, config.pad_id)
+        if config.has_image:
+            self.image = ImageEncoder(config.image, hides=objectives.mpm > 0 or objectives.mpm_r > 0)
+        if config.modalities == "both":
+            self.cross_modal = CrossModalLayers(config.fusion, config.title.transformer)
+        self.adaptation = ModalAdaptation(
+            config.fusion, config.embedding, config.modalities, choose_images=config.image.images > 1
+        )
         self.heads = LossHeads(config, objectives)
         # The scale is scale_max · sigmoid(scale_logit): bounded, with a gradient that never dies at the bound.
         share = objectives.scale / objectives.scale_max
@@ -43,51 +52,80 @@ class MakeModule(nn.Module):
         if objectives.contrast == "sigmoid":
             self.contrast_bias = self.param("contrast_bias", nn.initializers.constant(objectives.bias), ())
 
+    def _query_tower(self) -> TextEncoder:
+        """The encoder of queries."""
+        return self.text if self.config.shared_text else self.query
+
+    def _title_tower(self) -> TextEncoder:
+        """The encoder of titles, which is that of queries where the two share one."""
+        return self.text if self.config.shared_text else self.title
+
     def encode_query(self, query_ids: jax.Array, deterministic: bool = True) -> jax.Array:
         """Unit vectors of queries: int32[B, Q] → float32[B, E]."""
-        return self._embed_query(*self.query(query_ids, deterministic))
+        return self._embed_query(*self._query_tower()(query_ids, deterministic))
 
     def _embed_query(self, states: jax.Array, mask: jax.Array) -> jax.Array:
         return unit_norm(self.query_projection(masked_mean(states, mask)))
 
     def encode_product(
-        self, title_ids: jax.Array, image: jax.Array, has_image: jax.Array, deterministic: bool = True
+        self,
+        title_ids: jax.Array,
+        image: jax.Array | None = None,
+        has_image: jax.Array | None = None,
+        deterministic: bool = True,
     ) -> ProductEmbedding:
         """Unit vectors and weights of products: titles int32[B, T] and pictures as `ImageEncoder` takes them."""
         towers = self._product_states(title_ids, image, has_image, deterministic)
-        return self.adaptation(*pool_modalities(*self._fuse(towers, deterministic)))
+        return self._embed_product(self._fuse(towers, deterministic), has_image)
+
+    def _embed_product(self, fused: ProductStates, has_image: jax.Array | None) -> ProductEmbedding:
+        images = 1
+        if has_image is not None and self.config.has_image and self.config.image.stem != "regions":
+            images = has_image.shape[1]
+        return self.adaptation(pool_modalities(fused, images))
 
     def _product_states(
-        self, title_ids: jax.Array, image: jax.Array, has_image: jax.Array, deterministic: bool
+        self, title_ids: jax.Array, image: jax.Array | None, has_image: jax.Array | None, deterministic: bool
     ) -> ProductStates:
-        title, title_mask = self.title(title_ids, deterministic)
-        picture, picture_mask = self.image(image, has_image, deterministic)
-        if not deterministic:
+        """What each tower makes of its side; a tower that does not exist, of nothing."""
+        config, size = self.config, title_ids.shape[0]
+        if config.has_title:
+            title, title_mask = self._title_tower()(title_ids, deterministic)
+        else:
+            title, title_mask = _nothing(size, config.title.transformer.width)
+        if config.has_image:
+            if image is None or has_image is None:
+                raise ValueError("this model reads pictures; give image and has_image")
+            picture, picture_mask = self.image(image, has_image, deterministic)
+        else:
+            picture, picture_mask = _nothing(size, config.image.transformer.width)
+        if not deterministic and config.modalities == "both":
             title_mask, picture_mask = self._drop_modality(title_mask, picture_mask)
         return ProductStates(title, title_mask, picture, picture_mask)
 
     def _fuse(self, towers: ProductStates, deterministic: bool) -> ProductStates:
-        title, picture = self.cross_modal(*towers, deterministic)
-        return towers._replace(title=title, picture=picture)
+        return self.cross_modal(towers, deterministic) if self.config.modalities == "both" else towers
 
     def _drop_modality(self, title_mask: jax.Array, picture_mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Hide one modality of a share of the products that have both."""
-        rate = self.config.fusion.modality_dropout
+        rate, pictures = self.config.fusion.modality_dropout, self.config.fusion.dropped_pictures
         if rate == 0:
             return title_mask, picture_mask
         draw = jax.random.uniform(self.make_rng("dropout"), (title_mask.shape[0], 1))
         both = jnp.any(title_mask, axis=1, keepdims=True) & jnp.any(picture_mask, axis=1, keepdims=True)
-        return title_mask & ~(both & (draw < rate / 2)), picture_mask & ~(both & (draw > 1 - rate / 2))
+        no_title, no_picture = draw < rate * (1 - pictures), draw > 1 - rate * pictures
+        return title_mask & ~(both & no_title), picture_mask & ~(both & no_picture)
 
     def _outputs(self, batch: Batch) -> Outputs:
         """Everything that the objectives look at, of the pairs of a batch, in training."""
-        query_states, query_mask = self.query(batch["query_ids"], False)
-        towers = self._product_states(batch["title_ids"], batch["image"], batch["has_image"], False)
+        query_states, query_mask = self._query_tower()(batch["query_ids"], False)
+        has_image = batch.get("has_image")
+        towers = self._product_states(batch["title_ids"], batch.get("image"), has_image, False)
         fused = self._fuse(towers, False)
         return Outputs(
             queries=self._embed_query(query_states, query_mask),
             query_states=(query_states, query_mask),
-            products=self.adaptation(*pool_modalities(*fused)),
+            products=self._embed_product(fused, has_image),
             towers=towers,
             fused=fused,
             scale=self.objectives.scale_max * jax.nn.sigmoid(self.scale_logit),
@@ -96,9 +134,19 @@ class MakeModule(nn.Module):
 
     def losses(self, batch: Batch, memory: Memory | None) -> tuple[jax.Array, Metrics, Memory | None]:
         """See `losses.objective_losses`; needs the random streams "dropout" and "objectives"."""
-        towers = Towers(self.query, self.title, self.image)
+        config = self.config
+        towers = Towers(
+            self._query_tower(),
+            self._title_tower() if config.has_title else None,
+            self.image if config.has_image else None,
+        )
         key = self.make_rng("objectives")
         return objective_losses(self.objectives, self._outputs(batch), towers, self.heads, batch, memory, key)
+
+
+def _nothing(size: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """States and mask of sequences without positions."""
+    return jnp.zeros((size, 0, width)), jnp.zeros((size, 0), bool)
 
 
 class Make:
@@ -149,7 +197,11 @@ class Make:
         return encoded
 
     def encode_product(
-        self, params: Params, title_ids: jax.Array, image: jax.Array, has_image: jax.Array
+        self,
+        params: Params,
+        title_ids: jax.Array,
+        image: jax.Array | None = None,
+        has_image: jax.Array | None = None,
     ) -> ProductEmbedding:
         """Unit vectors and weights of products: titles int32[B, T] and pictures as `ImageEncoder` takes them."""
         encoded: ProductEmbedding = self._apply(params, title_ids, image, has_image, method="encode_product")

@@ -36,6 +36,7 @@ class Embeddings:
       weight_image: float32[N], the same for its image; None for queries.
       fingerprint: of the model that made the vectors.
       kind: "products" or "queries".
+      weight_images: float32[N, I], the share of each image in the images' part; None where a model sees but one.
       without: "images" or "titles" if these were left out of all products, else None.
     """
 
@@ -45,6 +46,7 @@ class Embeddings:
     weight_image: np.ndarray | None
     fingerprint: str
     kind: Kind
+    weight_images: np.ndarray | None = None
     without: Without | None = None
 
 
@@ -56,19 +58,29 @@ class EmbeddingWriter:
       kind: "products" (with modality weights) or "queries".
       dim: width E of the vectors.
       fingerprint: of the model that makes the vectors.
+      images: I, how many images of a product the model sees; above 1 each has its weight.
       without: what is left out of all products, if anything.
     """
 
     def __init__(
-        self, path: str | Path, kind: Kind, dim: int, fingerprint: str, without: Without | None = None
+        self,
+        path: str | Path,
+        kind: Kind,
+        dim: int,
+        fingerprint: str,
+        images: int = 1,
+        without: Without | None = None,
     ) -> None:
         self._path = Path(path)
         self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.writing")
         self._kind, self._dim, self._count = kind, dim, 0
+        self._images = images if images > 1 else 0  # columns of weights of single images
         self._about: dict[str, Any] = {"kind": kind, "dim": dim, "model_fingerprint": fingerprint}
+        if images > 1:
+            self._about["images"] = images
         if without:
             self._about["without"] = without
-        self._schema = pa.schema(_fields(kind, dim), metadata={METADATA_KEY: json.dumps(self._about)})
+        self._schema = pa.schema(_fields(kind, dim, images), metadata={METADATA_KEY: json.dumps(self._about)})
 
     def __enter__(self) -> Self:
         if self._path.is_dir():
@@ -83,6 +95,7 @@ class EmbeddingWriter:
         vectors: np.ndarray,
         weight_text: np.ndarray | None = None,
         weight_image: np.ndarray | None = None,
+        weight_images: np.ndarray | None = None,
     ) -> None:
         """Append one batch.
 
@@ -91,6 +104,7 @@ class EmbeddingWriter:
           vectors: float32[B, E], unit norm.
           weight_text: float32[B], for products.
           weight_image: float32[B], for products.
+          weight_images: float32[B, I], for products with several images.
 
         Raises:
           ValueError: a shape that does not fit, or weights that are missing for products or given for
@@ -102,10 +116,12 @@ class EmbeddingWriter:
         weights = [w for w in (weight_text, weight_image) if w is not None]
         if [len(w) for w in weights] != ([len(ids)] * 2 if self._kind == "products" else []):
             raise ValueError(f"{self._kind} got {len(weights)} columns of weights; products have two, queries none")
+        if (0 if weight_images is None else weight_images.shape[1]) != self._images:
+            raise ValueError(f"weights of single images are missing or too many; there are columns for {self._images}")
         check_unit_vectors(vectors, ids, str(self._path))
-        flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
-        columns = [pa.array(ids, pa.string()), pa.FixedSizeListArray.from_arrays(flat, self._dim)]
+        columns = [pa.array(ids, pa.string()), _lists(vectors)]
         columns += [pa.array(np.asarray(w, dtype=np.float32)) for w in weights]
+        columns += [_lists(weight_images)] if weight_images is not None else []
         self._writer.write_table(pa.table(columns, schema=self._schema))
         self._count += len(ids)
 
@@ -141,7 +157,7 @@ def read_embeddings(path: str | Path, kind: Kind | None = None) -> Embeddings:
         raise UserError(f"{path}: no embeddings here (a Parquet file, or a folder of part-*.parquet); {_REMEDY}")
     tables, abouts = zip(*(_read_part(p, kind) for p in parts), strict=True)
     for part, about in zip(parts, abouts, strict=True):
-        for key in ("kind", "dim", "model_fingerprint", "without"):
+        for key in ("kind", "dim", "model_fingerprint", "images", "without"):
             if about.get(key) != abouts[0].get(key):
                 raise UserError(
                     f"{part} has {key} {about.get(key)!r} but {parts[0].name} beside it has {abouts[0].get(key)!r}; "
@@ -152,14 +168,15 @@ def read_embeddings(path: str | Path, kind: Kind | None = None) -> Embeddings:
     twice = pd.Index(ids).duplicated()
     if twice.any():
         raise UserError(f"{path}: id {ids[int(np.argmax(twice))]!r} occurs twice; embed a table with unique ids")
-    vectors = table.column("vector").combine_chunks().flatten().to_numpy().reshape(len(ids), abouts[0]["dim"])
+    vectors = _matrix(table, "vector", abouts[0]["dim"])
     weights = [
         table.column(c).to_numpy() if found_kind == "products" else None for c in ("weight_text", "weight_image")
     ]
     about = abouts[0]
-    return Embeddings(
-        ids, vectors, weights[0], weights[1], about["model_fingerprint"], found_kind, about.get("without")
-    )
+    images = about.get("images", 1)
+    weight_images = _matrix(table, "weight_images", images) if images > 1 else None
+    fingerprint, without = about["model_fingerprint"], about.get("without")
+    return Embeddings(ids, vectors, weights[0], weights[1], fingerprint, found_kind, weight_images, without)
 
 
 def check_unit_vectors(vectors: np.ndarray, ids: Sequence[str] | np.ndarray, where: str) -> None:
@@ -179,9 +196,21 @@ def check_unit_vectors(vectors: np.ndarray, ids: Sequence[str] | np.ndarray, whe
         )
 
 
-def _fields(kind: str, dim: int) -> list[pa.Field]:
+def _lists(rows: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(np.ascontiguousarray(rows, dtype=np.float32).reshape(-1)), rows.shape[1]
+    )
+
+
+def _matrix(table: pa.Table, column: str, width: int) -> np.ndarray:
+    return np.asarray(table.column(column).combine_chunks().flatten().to_numpy()).reshape(len(table), width)
+
+
+def _fields(kind: str, dim: int, images: int) -> list[pa.Field]:
     fields = [pa.field(_ID_COLUMN[kind], pa.string()), pa.field("vector", pa.list_(pa.float32(), dim))]
     weights = [pa.field("weight_text", pa.float32()), pa.field("weight_image", pa.float32())]
+    if images > 1:
+        weights.append(pa.field("weight_images", pa.list_(pa.float32(), images)))
     return fields + (weights if kind == "products" else [])
 
 
@@ -201,7 +230,7 @@ def _read_part(path: Path, kind: Kind | None) -> tuple[pa.Table, dict[str, Any]]
         raise UserError(
             f"{path} holds {about['kind']} where {kind or 'products or queries'} are needed; give the other file"
         )
-    expected = pa.schema(_fields(about["kind"], about["dim"]))
+    expected = pa.schema(_fields(about["kind"], about["dim"], about.get("images", 1)))
     if not table.schema.equals(expected) or len(table) != about["count"]:
         raise UserError(
             f"{path} has {len(table)} rows of ({_columns(table.schema)}), expected {about['count']} rows of "

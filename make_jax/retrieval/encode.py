@@ -14,11 +14,13 @@ Batch = dict[str, np.ndarray]
 
 
 class EncodedProducts(NamedTuple):
-    """product_ids object[n] of str, vectors float32[n, E], weights float32[n, 2] (title, picture)."""
+    """product_ids object[n] of str, vectors float32[n, E], weights float32[n, 2] (title, picture), image_weights
+    float32[n, I], each picture's share in the pictures' part."""
 
     product_ids: np.ndarray
     vectors: np.ndarray
     weights: np.ndarray
+    image_weights: np.ndarray
 
 
 class Encoder:
@@ -35,7 +37,7 @@ class Encoder:
         """
         ahead: tuple[Batch, Any] | None = None
         for batch in batches:
-            encoded = self._product(params, batch["title_ids"], batch["image"], batch["has_image"])
+            encoded = self._product(params, batch["title_ids"], batch.get("image"), batch.get("has_image"))
             if ahead is not None:
                 yield _products(*ahead)
             ahead = batch, encoded
@@ -55,6 +57,5 @@ class Encoder:
 
 def _products(batch: Batch, encoded: Any) -> EncodedProducts:
     valid = batch["valid"]
-    return EncodedProducts(
-        batch["product_id"][valid], np.asarray(encoded.vector)[valid], np.asarray(encoded.weights)[valid]
-    )
+    arrays = encoded.vector, encoded.weights, encoded.image_weights
+    return EncodedProducts(batch["product_id"][valid], *(np.asarray(array)[valid] for array in arrays))

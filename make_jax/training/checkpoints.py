@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from make_jax.errors import UserError
@@ -59,14 +60,8 @@ class Checkpoints:
         target = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
         )
-        try:
+        with _as_restored(self._folder / str(step)):
             return self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        except (ValueError, KeyError, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise UserError(
-                f"{self._folder / str(step)}: this checkpoint cannot be restored ({reason}); delete the folder to go "
-                "on from the one before it"
-            ) from error
 
     def close(self) -> None:
         """Wait until every save is on disk."""
@@ -75,6 +70,36 @@ class Checkpoints:
                 self._manager.wait_until_finished()
             finally:
                 self._manager.close()
+
+
+def saved_params(folder: Path, step: int) -> dict[str, Any]:
+    """The parameters of the checkpoint that another run saved at `step`, as a nested dict of arrays on the host.
+
+    Raises:
+      UserError: there is no such checkpoint, or it is damaged.
+    """
+    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    if step not in steps:
+        found = f"those of {', '.join(map(str, steps))}" if steps else "none"
+        raise UserError(f"{folder}: there is no checkpoint of step {step}, but {found}; name one of these")
+    with _as_restored(folder / str(step)), ocp.StandardCheckpointer() as checkpointer:
+        saved = folder.absolute() / str(step) / "default"
+        stored = checkpointer.metadata(saved).item_metadata.tree
+        # Whatever mesh wrote them, they are needed on the host.
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored)
+        params: dict[str, Any] = checkpointer.restore(saved, target)["params"]
+        return params
+
+
+@contextmanager
+def _as_restored(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path}: this checkpoint cannot be restored ({reason}); delete the folder to go on from the one before it"
+        ) from error
 
 
 @contextmanager

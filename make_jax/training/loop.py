@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -19,8 +21,9 @@ from make_jax.config import Experiment
 from make_jax.model import build_model
 from make_jax.training.checkpoints import Checkpoints
 from make_jax.training.feed import DeviceFeed, Feed
-from make_jax.training.mesh import make_mesh
+from make_jax.training.mesh import make_mesh, replaced
 from make_jax.training.metrics_log import MetricsLog
+from make_jax.training.optimizer import hold as hold_frozen
 from make_jax.training.optimizer import make_optimizer, make_schedule
 from make_jax.training.step import make_trainer
 
@@ -43,7 +46,13 @@ class Outcome(NamedTuple):
     finished: bool
 
 
-def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Evaluate) -> Outcome:
+def train(
+    experiment: Experiment,
+    workdir: Path,
+    batches: Batches,
+    evaluate: Evaluate,
+    initial: Callable[[], Mapping[str, np.ndarray]] = dict,
+) -> Outcome:
     """Train from the last checkpoint in `workdir`, or from the start, to the end or to a signal.
 
     Args:
@@ -51,6 +60,7 @@ def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Eva
       workdir: where checkpoints, `metrics.jsonl` and TensorBoard files go.
       batches: from a first step, the batches of that step and all that follow (this process' rows).
       evaluate: parameters → dev metrics.
+      initial: parameters by path that take the place of fresh ones; asked for at the start only.
 
     Raises:
       UserError: the batch does not fit the mesh, or a checkpoint cannot be restored.
@@ -60,15 +70,19 @@ def train(experiment: Experiment, workdir: Path, batches: Batches, evaluate: Eva
     config = experiment.training
     mesh = mesh_for(experiment)
     optimizer = make_optimizer(experiment.optimizer, config.steps)
-    trainer = make_trainer(build_model(experiment), optimizer, mesh, config.seed)
+    hold = functools.partial(hold_frozen, experiment.optimizer)
+    trainer = make_trainer(build_model(experiment), optimizer, mesh, config.seed, hold)
     schedule = make_schedule(experiment.optimizer, config.steps)
 
     with closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints)) as checkpoints:
         # ---- resume -------------------------------------------------------------------------------------------------
         start = checkpoints.latest() or 0
-        state = trainer.init() if start == 0 else checkpoints.restore(start, trainer.shapes, trainer.shardings)
         if start:
+            state = checkpoints.restore(start, trainer.shapes, trainer.shardings)
             log.info("resuming at step %d of %d", start, config.steps)
+        else:
+            state = trainer.init()
+            state = state._replace(params=replaced(state.params, initial()))
 
         # ---- steps --------------------------------------------------------------------------------------------------
         with (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,11 +22,11 @@ MEMORY = PartitionSpec(None, *BATCH)
 # (pattern of a parameter's path, axes of its dimensions); the first match counts. Column-parallel in, row-parallel
 # out: a block needs one reduction after attention and one after the MLP.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"(qkv|up|gate_hidden)/kernel$", PartitionSpec("fsdp", "tensor")),
-    (r"(qkv|up|gate_hidden)/bias$", PartitionSpec("tensor")),
+    (r"(\bq|\bkv|qkv|up|gate_hidden)/kernel$", PartitionSpec("fsdp", "tensor")),
+    (r"(\bq|\bkv|qkv|up|gate_hidden)/bias$", PartitionSpec("tensor")),
     (r"(out|down)/kernel$", PartitionSpec("tensor", "fsdp")),
     (r"tokens/embedding$", PartitionSpec("tensor", "fsdp")),
-    (r"(project_title|project_picture|query_projection|stem_\d+|regions)/kernel$", PartitionSpec(None, "fsdp")),
+    (r"(project_\w+|query_projection|stem_\d+|regions)/kernel$", PartitionSpec(None, "fsdp")),
     (r".*", PartitionSpec()),
 )
 
@@ -70,6 +70,18 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, state)
+
+
+def replaced(params: Any, given: Mapping[str, np.ndarray]) -> Any:
+    """The parameters with those given by path in place of their own, laid out as they were."""
+
+    def place(path: Any, leaf: jax.Array) -> jax.Array:
+        value = given.get(path_name(path))
+        if value is None:
+            return leaf
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: value[index])
+
+    return jax.tree_util.tree_map_with_path(place, params)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -1,19 +1,65 @@
-"""AdamW as every large contrastive model uses it, from the config."""
+"""AdamW as every large contrastive model uses it, from the config; parts may be frozen or learn more slowly."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
 import optax
 
 from make_jax.config import OptimizerConfig
+from make_jax.errors import UserError
 from make_jax.training.mesh import path_name
+
+_LAYER = re.compile(r"^(?P<tower>.+?)/(?:transformer/)?layer_(?P<number>\d+)/")
+_FIRST = re.compile(r"^(?P<tower>[^/]+)/(tokens/|positions$|stem_|regions/|hidden_patch$)")
+_UNDER_FUSION = ("title", "image")  # towers whose states go through the cross-modal layers
 
 
 def decayed(params: Any) -> Any:
     """Which parameters weight decay applies to: kernels only, so no norm, bias, embedding or temperature."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path_name(path).endswith("kernel"), params)
+
+
+def frozen(config: OptimizerConfig, params: Any) -> Any:
+    """Which parameters stay as they are, as a tree of bool."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _found(config.frozen, path_name(path)), params)
+
+
+def hold(config: OptimizerConfig, params: Any) -> Any:
+    """The parameters, those that are frozen cut off from the gradient, so that it is not even computed."""
+    if not config.frozen:
+        return params
+    return jax.tree.map(
+        lambda held, leaf: jax.lax.stop_gradient(leaf) if held else leaf, frozen(config, params), params
+    )
+
+
+def rate_factors(config: OptimizerConfig, params: Any) -> Any:
+    """By what each parameter's learning rate is multiplied, as a tree of float."""
+    layers = _layers([path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)])
+
+    def factor(path: Any, _: Any) -> float:
+        name = path_name(path)
+        rate = next((rate for pattern, rate in config.rates if re.search(pattern, name)), 1.0)
+        return rate * config.layer_decay ** _height(name, layers)
+
+    return jax.tree_util.tree_map_with_path(factor, params)
+
+
+def check_patterns(config: OptimizerConfig, params: Any) -> None:
+    """Raises UserError where a pattern finds no parameter, or nothing is left to learn."""
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for key, patterns in (("frozen", config.frozen), ("rates", [pattern for pattern, _ in config.rates])):
+        for pattern in patterns:
+            if not any(re.search(pattern, name) for name in names):
+                tops = ", ".join(sorted({name.split("/")[0] for name in names}))
+                raise UserError(
+                    f"optimizer.{key} has {pattern!r}, but no parameter's path has that; paths begin with {tops}"
+                )
+    if all(_found(config.frozen, name) for name in names):
+        raise UserError(f"optimizer.frozen {', '.join(config.frozen)} leaves nothing to learn; freeze less")
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -29,8 +75,8 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW on the schedule."""
-    return optax.chain(
+    """Clipping by global norm, then AdamW on the schedule; what is frozen has no moments and no decay."""
+    optimizer: optax.GradientTransformation = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
             make_schedule(config, steps),
@@ -40,3 +86,37 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             mask=decayed,
         ),
     )
+    if config.frozen:
+        optimizer = optax.partition({False: optimizer, True: optax.set_to_zero()}, lambda tree: frozen(config, tree))
+    if config.rates or config.layer_decay < 1:
+        optimizer = optax.chain(optimizer, _scale_each(config))
+    return optimizer
+
+
+def _scale_each(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, rate_factors(config, updates)))
+
+
+def _found(patterns: tuple[str, ...], name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _layers(names: list[str]) -> dict[str, int]:
+    """How many layers each tower has."""
+    found: dict[str, int] = {}
+    for name in names:
+        if match := _LAYER.search(name):
+            tower, number = match["tower"], int(match["number"])
+            found[tower] = max(found.get(tower, 0), number + 1)
+    return found
+
+
+def _height(name: str, layers: dict[str, int]) -> int:
+    """How many layers there are from a parameter up to the vectors, its own included; 0 for what is in none."""
+    if match := _LAYER.search(name):
+        left = layers[match["tower"]] - int(match["number"])
+    elif match := _FIRST.search(name):
+        left = layers.get(match["tower"], 0) + 1
+    else:
+        return 0
+    return left + (layers.get("cross_modal", 0) if match["tower"] in _UNDER_FUSION else 0)

@@ -34,11 +34,18 @@ class Trainer(NamedTuple):
     step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
 
 
-def make_trainer(model: RetrievalModel, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> Trainer:
+def make_trainer(
+    model: RetrievalModel,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    seed: int,
+    hold: Callable[[Any], Any] = lambda params: params,
+) -> Trainer:
     """Init and train step as jitted functions with explicit shardings over `mesh`.
 
     Loss and gradients are those of the *global* batch: the arrays are global, so no hand-written averaging over
     devices can scale them wrongly. Randomness is a function of (seed, step), so a resumed run repeats it.
+    `hold` cuts the parameters that are not to learn off from the gradient.
     """
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
 
@@ -46,9 +53,12 @@ def make_trainer(model: RetrievalModel, optimizer: optax.GradientTransformation,
         params = model.init(init_key)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), model.init_memory())
 
+    def losses(params: Any, *inputs: Any) -> Any:
+        return model.losses(hold(params), *inputs)
+
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(dropout_key, state.step)
-        (loss, (metrics, memory)), gradients = jax.value_and_grad(model.losses, has_aux=True)(
+        (loss, (metrics, memory)), gradients = jax.value_and_grad(losses, has_aux=True)(
             state.params, state.memory, batch, key
         )
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)

@@ -134,6 +134,14 @@ def test_overrides_that_need_each_other_are_applied_together() -> None:
             ["objectives.mpm_r is 1.0", "1 patch", "model.image.patch"],
         ),
         (lambda: FusionConfig(modality_dropout=1.0), ["1.0"]),
+        (
+            lambda: Experiment("x", ModelConfig(modalities="title"), ObjectivesConfig(query_image=0.5)),
+            ["objectives.query_image is 0.5", "model.modalities 'title'", "objectives.query_image=0"],
+        ),
+        (
+            lambda: ModelConfig(shared_text=True, title=TextConfig(transformer=TransformerConfig(layers=3))),
+            ["model.query.transformer.layers 2", "model.title.transformer.layers 3", "model.shared_text=false"],
+        ),
         (lambda: MeshConfig(data=3).sizes(8), ["mesh.data 3", "8 devices", "set mesh.data=8"]),
         (lambda: MeshConfig(fsdp=3).sizes(8), ["mesh.fsdp 3 × mesh.tensor 1 = 3", "number of devices, which is 8"]),
         (lambda: MeshConfig(fsdp=4, tensor=4).sizes(8), ["mesh.fsdp 4 × mesh.tensor 4 = 16", "which is 8"]),

@@ -166,6 +166,15 @@ def test_modality_dropout_hides_one_side_in_training_only() -> None:
     assert np.mean(product(model, params, b).weights[:, 0]) > 0.9
 
 
+@pytest.mark.parametrize(("pictures", "expected"), [(0.0, 0.4), (0.25, 0.55), (1.0, 1.0)])
+def test_modality_dropout_shares_out_what_it_hides(pictures: float, expected: float) -> None:
+    model, b = Compiled(modality_dropout=0.6, dropped_pictures=pictures), batch(512)
+    params = model.init(jax.random.key(0))
+    params["adaptation"]["gate"]["bias"] = jnp.asarray([8.0, -8.0])  # all weight on a title that is there
+    shown = [float(model.losses(params, b, jax.random.key(n))[1]["weight_text"]) for n in range(2)]
+    np.testing.assert_allclose(shown, expected, atol=0.07)
+
+
 def test_the_scale_is_bounded() -> None:
     model, b = Compiled(), batch()
     params = model.init(jax.random.key(0))

@@ -57,6 +57,24 @@ def test_reads_back_what_was_written(
     assert found.vectors.shape == (len(names), dim)
 
 
+def test_weights_of_single_images_come_back(tmp_path: Path) -> None:
+    vectors, text = unit(3), np.full(3, 0.25, np.float32)
+    single = np.array([[1, 0, 0], [0.5, 0.25, 0.25], [0, 0, 0]], np.float32)
+    with EmbeddingWriter(tmp_path / "p.parquet", "products", DIM, "m", images=3) as writer:
+        writer.write(["a"], vectors[:1], text[:1], 1 - text[:1], single[:1])
+        writer.write(["b", "c"], vectors[1:], text[1:], 1 - text[1:], single[1:])
+        with pytest.raises(ValueError, match="there are columns for 3"):
+            writer.write(["d"], vectors[:1], text[:1], 1 - text[:1])
+    table = pq.read_table(tmp_path / "p.parquet")
+    assert table.column_names == ["product_id", "vector", "weight_text", "weight_image", "weight_images"]
+    found = read_embeddings(tmp_path / "p.parquet", "products")
+    assert found.weight_images is not None
+    np.testing.assert_array_equal(found.weight_images, single)
+    np.testing.assert_array_equal(found.vectors, vectors)
+    write_products(tmp_path / "q.parquet", ["a"], vectors[:1])
+    assert read_embeddings(tmp_path / "q.parquet").weight_images is None
+
+
 def test_file_says_what_it_is(tmp_path: Path) -> None:
     write_queries(tmp_path / "q.parquet", 3)
     about = json.loads(pq.read_metadata(tmp_path / "q.parquet").metadata[b"make_jax"])

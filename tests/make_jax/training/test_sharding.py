@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import lru_cache
 
 import jax
@@ -14,7 +15,7 @@ from experiments import tiny
 from make_jax.config import Experiment, MeshConfig
 from make_jax.errors import UserError
 from make_jax.model import build_model
-from make_jax.training.mesh import make_mesh, parameter_spec, path_name, place_batch
+from make_jax.training.mesh import make_mesh, parameter_spec, path_name, place_batch, state_shardings
 from make_jax.training.optimizer import decayed, make_optimizer, make_schedule
 from make_jax.training.step import make_trainer
 
@@ -71,6 +72,31 @@ def test_losses_and_gradients_do_not_depend_on_the_mesh(sizes: tuple[int, int, i
         drift = np.linalg.norm(found_params[name] - leaf)
         assert drift <= 2e-3 * np.linalg.norm(leaf) + 2e-3, name
     assert expected[0] != expected[-1]
+
+
+@pytest.mark.parametrize("kind", ["vector_gate", "joint", "cross_attention"])
+def test_every_sort_of_fusion_is_the_same_on_any_mesh(kind: str) -> None:
+    base = experiment()
+    image = dataclasses.replace(base.model.image, max_images=2)
+    fusion = dataclasses.replace(base.model.fusion, kind=kind, modality_dropout=0.0)
+    model = build_model(dataclasses.replace(base, model=dataclasses.replace(base.model, image=image, fusion=fusion)))
+    shown = batch(0)
+    shown["image"], shown["has_image"] = (
+        np.concatenate([shown[name], shown[name][::-1]], axis=1) for name in ("image", "has_image")
+    )
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: (rng.normal(size=leaf.shape) / 8).astype(np.float32), shapes)
+
+    def encoded(sizes: tuple[int, int, int]) -> list[np.ndarray]:
+        mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
+        placed = place_batch(shown, mesh)
+        given = jax.device_put(params, state_shardings(params, mesh))
+        found = jax.jit(model.encode_product)(given, placed["title_ids"], placed["image"], placed["has_image"])
+        return jax.device_get(list(found))
+
+    for one, many in zip(encoded((1, 1, 1)), encoded((2, 2, 2)), strict=True):
+        np.testing.assert_allclose(one, many, atol=2e-5)
 
 
 def test_parameters_are_really_split() -> None:

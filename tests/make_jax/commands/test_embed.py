@@ -1,0 +1,70 @@
+"""Embedding a catalogue: what is written of several pictures, and what a model of one modality leaves out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_pipelines.tokenizer import load_tokenizer
+from experiments import tiny
+from make_jax.commands.embed import embed_products
+from make_jax.model import build_model
+from make_jax.overrides import apply_overrides
+from make_jax.retrieval.embeddings import read_embeddings
+from make_jax.run import finish_run, start_run
+
+
+def untrained(path: Path, data: Path, *overrides: str) -> Path:
+    """A run with random parameters."""
+    tokenizer = load_tokenizer(data / "tokenizer")
+    config = apply_overrides(tiny.get_config(), [f"model.vocab_size={tokenizer.vocab_size}", *overrides])
+    shapes, rng = jax.eval_shape(build_model(config).init, jax.random.key(0)), np.random.default_rng(0)
+    start_run(path, config, data / "tokenizer", [str(data)], "f")
+    finish_run(path, jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) / 4, shapes), {})
+    return path
+
+
+@pytest.fixture
+def products(tiny_tables, tmp_path: Path) -> Path:
+    """Products with three, one and no pictures, and one without a title."""
+    file = min(tiny_tables.root.glob("products-*.parquet"))
+    pictures = [row for row in pq.read_table(file)["image"].to_pylist() if row][:3]
+    rows = {
+        "product_id": ["three", "one", "none", "untitled"],
+        "title": ["red dress", "blue shoe", "a phone", None],
+        "image": pa.array([pictures, pictures[:1], None, pictures[1:2]], pa.list_(pa.binary())),
+    }
+    pq.write_table(pa.table(rows), tmp_path / "products.parquet")
+    return tmp_path / "products.parquet"
+
+
+def test_each_picture_has_its_weight(tiny_data: Path, products: Path, tmp_path: Path) -> None:
+    run = untrained(tmp_path / "run", tiny_data, "model.image.max_images=3")
+    assert embed_products(run, [str(products)], tmp_path / "p.parquet") == 4
+    found = read_embeddings(tmp_path / "p.parquet", "products")
+    assert found.weight_images is not None
+    rows = dict(zip(found.ids, found.weight_images, strict=True))
+    assert (rows["three"] > 0).all()
+    assert rows["three"].sum() == pytest.approx(1)
+    assert rows["three"].std() > 1e-5
+    assert rows["one"].tolist() == rows["untitled"].tolist() == [1, 0, 0]
+    assert rows["none"].tolist() == [0, 0, 0]
+
+
+def test_a_model_of_pictures_leaves_out_what_has_none(
+    tiny_data: Path, products: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = ("model.modalities=image", "objectives.query_title=0")
+    run = untrained(tmp_path / "run", tiny_data, *alone)
+    assert embed_products(run, [str(products)], tmp_path / "p.parquet") == 3
+    found = read_embeddings(tmp_path / "p.parquet", "products")
+    assert found.ids.tolist() == ["three", "one", "untitled"]
+    assert found.weight_image is not None
+    assert found.weight_image.tolist() == [1, 1, 1]
+    assert found.weight_images is None
+    assert "1 products have no image, all that this model sees, and are left out" in caplog.text
