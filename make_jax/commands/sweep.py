@@ -41,6 +41,7 @@ class SweepOptions:
     products: tuple[str, ...] = ()
     queries: str | None = None
     qrels: str | None = None
+    without: tuple[str, ...] = ()
     evaluate_options: str = ""
     dry_run: bool = False
     collect: bool = False
@@ -122,9 +123,9 @@ def _job(options: SweepOptions, sweep: Sweep) -> Job:
     judgements = None
     if options.queries is not None and options.qrels is not None:
         extra = tuple(shlex.split(options.evaluate_options))
-        judgements = Judgements(options.products, options.queries, options.qrels, extra)
-    elif options.evaluate_options:
-        raise UserError("--evaluate needs something to evaluate on: give --products, --queries and --qrels")
+        judgements = Judgements(options.products, options.queries, options.qrels, options.without, extra)
+    elif options.evaluate_options or options.without:
+        raise UserError("--evaluate and --without need --products, --queries and --qrels to evaluate on")
     return Job(options.workdir, options.data, sweep.minutes, judgements, options.program)
 
 
@@ -187,6 +188,7 @@ def _own_command(options: SweepOptions) -> list[str]:
     single = (("--seeds", options.seeds), ("--minutes", options.minutes), ("--baseline", options.baseline))
     pairs += [(flag, str(value)) for flag, value in single if value is not None]
     pairs += [("--products", glob) for glob in options.products]
+    pairs += [("--without", condition) for condition in options.without]
     texts = (("--queries", options.queries), ("--qrels", options.qrels), ("--evaluate", options.evaluate_options))
     pairs += [(flag, text) for flag, text in texts if text]
     return command + [part for pair in pairs for part in pair]

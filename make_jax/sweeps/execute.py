@@ -23,16 +23,21 @@ State = Literal["done", "failed", "stopped", "busy"]
 
 @dataclass(frozen=True)
 class Judgements:
-    """What runs are evaluated on; `options` go to make-jax evaluate as they are."""
+    """What runs are evaluated on: the catalogue, and again `without` images or titles, if asked.
+
+    `options` go to make-jax evaluate as they are.
+    """
 
     products: tuple[str, ...]
     queries: str
     qrels: str
+    without: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
         """Of make-jax evaluate, but for the run and the places."""
-        return ["--queries", self.queries, "--qrels", self.qrels, *self.options]
+        products = [part for glob in self.products for part in ("--products", glob)]
+        return [*products, "--queries", self.queries, "--qrels", self.qrels, *self.options]
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,13 @@ class _Ended(Exception):
 
 def is_done(folder: RunFolder, job: Job) -> bool:
     """Whether nothing is left to do for a run."""
-    return folder.is_trained and (job.judgements is None or folder.is_judged(job.judgements.arguments()))
+    return folder.is_trained and (job.judgements is None or not _unjudged(folder, job.judgements))
+
+
+def _unjudged(folder: RunFolder, judgements: Judgements) -> list[str]:
+    """The conditions that are not evaluated yet, "" being the whole catalogue."""
+    conditions = ("", *judgements.without)
+    return [condition for condition in conditions if not folder.is_judged(condition, judgements.arguments())]
 
 
 def train_command(folder: RunFolder, data: Sequence[str]) -> list[str]:
@@ -73,14 +84,14 @@ def train_command(folder: RunFolder, data: Sequence[str]) -> list[str]:
     return ["train", str(folder.experiment), *chosen, "--workdir", str(folder.run)]
 
 
-def judge_commands(folder: RunFolder, judgements: Judgements) -> list[list[str]]:
+def judge_commands(folder: RunFolder, judgements: Judgements, condition: str) -> list[list[str]]:
     """What follows "make-jax", one after the other."""
-    run, vectors = str(folder.run), str(folder.path / "products.parquet")
+    run, vectors, report = str(folder.run), str(folder.vectors), str(folder.report(condition))
     products = [part for glob in judgements.products for part in ("--products", glob)]
-    place = ["--run", run, "--embeddings", vectors, "--out", str(folder.report)]
+    without = ["--without", condition] if condition else []
     return [
-        ["embed", "--run", run, *products, "--out", vectors],
-        ["evaluate", *place, *products, *judgements.arguments()],
+        ["embed", "--run", run, *products, *without, "--out", vectors],
+        ["evaluate", "--run", run, "--embeddings", vectors, *judgements.arguments(), "--out", report],
     ]
 
 
@@ -125,11 +136,12 @@ class Executor:
             if not folder.is_trained:
                 raise _Ended("stopped", "told to stop, and saved")
         judgements = self.job.judgements
-        if judgements and not folder.is_judged(judgements.arguments()):
-            for command in judge_commands(folder, judgements):
+        for condition in _unjudged(folder, judgements) if judgements else ():
+            assert judgements is not None
+            for command in judge_commands(folder, judgements, condition):
                 self._call(folder, lock, command)
-            (folder.path / "products.parquet").unlink(missing_ok=True)  # large, and quickly made again
-            folder.write_status(judged_with=judgements.arguments())
+            folder.vectors.unlink(missing_ok=True)  # large, and quickly made again
+            folder.record_judged(condition, judgements.arguments())
 
     def _budgeted_steps(self, run: PlannedRun, folder: RunFolder, lock: int) -> int:
         minutes = self.job.minutes

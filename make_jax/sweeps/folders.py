@@ -39,7 +39,7 @@ class RunFolder:
         self.variant = variant_folder(workdir, run.variant.name)
         self.path = self.variant / f"seed-{run.seed}"
         self.run = self.path / "run"
-        self.report = self.path / "report"
+        self.vectors = self.path / "products.parquet"
         self.log = self.path / "log.txt"
         self.experiment = self.path / "experiment.json"
 
@@ -53,9 +53,18 @@ class RunFolder:
         """Whether there is a run to go on with."""
         return (self.run / "experiment.json").exists()
 
-    def is_judged(self, arguments: list[str]) -> bool:
-        """Whether the report is there and was made with these arguments of evaluate."""
-        return (self.report / "metrics.json").exists() and self.status().get("judged_with") == arguments
+    def report(self, condition: str = "") -> Path:
+        """Where the evaluation lies, of the whole catalogue or without "images" or "titles"."""
+        return self.path / (f"report-without-{condition}" if condition else "report")
+
+    def is_judged(self, condition: str, arguments: list[str]) -> bool:
+        """Whether a report is there and was made with these arguments of evaluate."""
+        made_with = self.status().get("judged_with", {}).get(condition)
+        return (self.report(condition) / "metrics.json").exists() and made_with == arguments
+
+    def record_judged(self, condition: str, arguments: list[str]) -> None:
+        """Remember what a report was made with."""
+        self.write_status(judged_with={**self.status().get("judged_with", {}), condition: arguments})
 
     def status(self) -> dict[str, Any]:
         """How the last attempt ended: state, reason, seconds; empty if there was none."""

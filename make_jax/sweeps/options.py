@@ -31,6 +31,12 @@ _OPTIONS = (
     click.option("--products", multiple=True, metavar="GLOB", help="With --queries: evaluate runs on this catalogue."),
     click.option("--queries", metavar="F", help="Queries to evaluate runs with; further columns become segments."),
     click.option("--qrels", metavar="F", help="Judgements of these queries."),
+    click.option(
+        "--without",
+        multiple=True,
+        type=click.Choice(["images", "titles"]),
+        help="Evaluate again as if no product had any.",
+    ),
     click.option("--evaluate", "evaluate_options", default="", metavar="OPTIONS", help="More for make-jax evaluate."),
     click.option("--dry-run", is_flag=True, help="Say what would be run, and do nothing."),
     click.option("--collect", is_flag=True, help="Run nothing; make the table from what is there."),

@@ -14,6 +14,9 @@ from make_jax.sweeps.execute import shown, train_command
 from make_jax.sweeps.folders import RunFolder, read_json
 from make_jax.sweeps.plan import PlannedRun
 
+MAIN = "exact"  # the column of exact search over the whole catalogue
+CONDITIONS = ("images", "titles")
+
 RunState = Literal["done", "failed", "stopped", "running", "missing"]
 
 
@@ -64,7 +67,7 @@ def read_result(workdir: Path, run: PlannedRun, data: Sequence[str], headline: s
       judged: whether metrics are to come from an evaluation; then a run without one is not done.
     """
     folder = RunFolder(workdir, run)
-    judgement = read_json(folder.report / "metrics.json") if folder.is_trained else {}
+    judgement = read_json(folder.report() / "metrics.json") if folder.is_trained else {}
     state, reason = _state(folder, judged and not judgement)
     if not folder.has_begun:
         return RunResult(run.variant.name, run.seed, state, reason)
@@ -72,10 +75,10 @@ def read_result(workdir: Path, run: PlannedRun, data: Sequence[str], headline: s
     experiment = read_json(folder.run / "experiment.json")
     metrics = _finite(result.get("dev", {}), prefix="dev/")
     if judgement:
-        metrics = _evaluated(judgement)
+        metrics = _evaluated(judgement) | _without(folder)
     facts = {name: str(origin.get(name) or "") for name in ("commit", "hardware", "date", "data_fingerprint")}
     facts["command"] = shown(train_command(folder, data))
-    per_query = folder.report / "per_query.parquet"
+    per_query = folder.report() / "per_query.parquet"
     return RunResult(
         run.variant.name,
         run.seed,
@@ -104,23 +107,46 @@ def _state(folder: RunFolder, unjudged: bool) -> tuple[RunState, str]:
     return "missing", ""
 
 
+def _main(judgement: Mapping[str, Any]) -> str:
+    """The column that the metrics' plain names stand for."""
+    columns = list(judgement.get("metrics", {}))
+    return MAIN if MAIN in columns or not columns else columns[0]
+
+
 def _evaluated(judgement: Mapping[str, Any]) -> dict[str, float]:
-    """Exact search's metrics by their own names, those of other columns as "COLUMN: NAME"."""
-    columns = judgement.get("metrics", {})
-    metrics = _finite(columns.get("exact", {}))
+    """The main column's metrics by their own names, those of other columns as "COLUMN: NAME"."""
+    columns, main = judgement.get("metrics", {}), _main(judgement)
+    metrics = _finite(columns.get(main, {}))
     for column, values in columns.items():
-        if column != "exact":
+        if column != main:
             metrics |= {f"{column}: {name}": value for name, value in _finite(values).items()}
     return metrics
 
 
-def _segments(judgement: Mapping[str, Any], headline: str) -> dict[str, float]:
+def _without(folder: RunFolder) -> dict[str, float]:
+    """Metrics of the catalogue without images or titles, where that was evaluated."""
     found = {}
-    for segment in judgement.get("segments", []):
-        value = segment["metrics"].get(headline)
-        if _is_finite(value):
-            found[f"{segment['group']}: {segment['name']}"] = value
+    for condition in CONDITIONS:
+        judgement = read_json(folder.report(condition) / "metrics.json")
+        values = judgement.get("metrics", {}).get(_main(judgement), {})
+        found |= {f"without {condition}: {name}": value for name, value in _finite(values).items()}
     return found
+
+
+def _segments(judgement: Mapping[str, Any], headline: str) -> dict[str, float]:
+    """The headline metric of parts of the queries, and by groups of products."""
+    found: dict[str, Any] = {}
+    main = _main(judgement)
+    for segment in judgement.get("segments", []):
+        if segment.get("column", main) == main:
+            found[f"{segment['group']}: {segment['name']}"] = segment["metrics"].get(headline)
+    for group in judgement.get("groups", []):
+        if group["column"] == main:
+            name = f"{group['split']}: {group['name']}"
+            found[name] = group["metrics"].get(headline)
+            if headline == "r_precision":  # by as many products as the other group has, so that the two compare
+                found[f"{name}, matched"] = group.get("matched")
+    return _finite(found)
 
 
 def _speed(metrics: Path, batch_size: int) -> dict[str, Any]:

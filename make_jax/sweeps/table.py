@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from make_jax.errors import UserError
-from make_jax.sweeps.results import RunResult
+from make_jax.sweeps.results import MAIN, RunResult
 
 _OFF_BUDGET = 0.1  # of the minutes, from which on a run's time is worth a note
 
@@ -146,8 +147,7 @@ def summarise(values: Sequence[float]) -> Summary:
 def compare(row: Row, baseline: Row, metric: str) -> tuple[Difference | None, str]:
     """A row against the baseline on the seeds that both have, and what to note about it.
 
-    The interval is a paired bootstrap's over queries, with each query's mean over the seeds; it needs the metrics by
-    query that an evaluation writes.
+    The interval is a paired bootstrap's over queries; it needs the metrics by query that an evaluation writes.
     """
     if row.name == baseline.name:
         return None, ""
@@ -175,7 +175,11 @@ def _per_query(run: RunResult, metric: str) -> dict[str, float] | None:
     """query_id → metric of the queries that have one; None where it is not known."""
     if run.per_query is None or metric not in pq.read_schema(run.per_query).names:
         return None
-    table = pq.read_table(run.per_query, columns=["query_id", metric])
+    table = pq.read_table(run.per_query)
+    # Where there are several columns of metrics, or groups of products: the search over everything.
+    for name, wanted in (("column", MAIN), ("group", "all")):
+        if name in table.column_names:
+            table = table.filter(pc.field(name) == wanted)
     pairs = zip(table["query_id"].to_pylist(), table[metric].to_pylist(), strict=True)
     return {query: value for query, value in pairs if value is not None and math.isfinite(value)}
 
