@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from make_jax.drawing import COLOURS, Drawing, draw, label
 from make_jax.sweeps.table import Row, Summary, Table
 
 MAX_ROWS = 60
 MAX_LABELS = 12
+SAME_TIME = 1.1  # the longest over the shortest, up to which time tells nothing
 
 
 def by_variant(table: Table) -> Drawing | None:
@@ -49,41 +50,45 @@ def by_variant(table: Table) -> Drawing | None:
 
 
 def against_time(table: Table) -> Drawing | None:
-    """Draw the headline metric against training time, a point per variant, with the best for their time joined."""
+    """Draw the headline metric against training time, a point per variant; nothing where all took as long."""
     points = [(row, s, seconds / 60) for row, s in _scored(table) if (seconds := row.mean("seconds"))]
-    if len(points) < 2:
+    if len(points) < 2 or max(p[2] for p in points) < SAME_TIME * min(p[2] for p in points):
         return None
+    named = [
+        point
+        for number, point in enumerate(points)
+        if len(points) <= MAX_LABELS or number < MAX_LABELS // 3 or point[0].name == table.baseline
+    ]
 
     def paint(axes: Axes) -> str:
-        for number, (row, summary, minutes) in enumerate(points):
+        for row, summary, minutes in points:
             colour = COLOURS["good" if row.is_best else "accent"]
             axes.errorbar(minutes, summary.mean, yerr=summary.deviation or 0, fmt="o", ms=6, color=colour, lw=1.2)
-            named = len(points) <= MAX_LABELS or number < MAX_LABELS // 2 or row.name == table.baseline
-            if named:
-                _beside(axes, label(row.name, 22), (minutes, summary.mean), max(p[2] for p in points))
         axes.set(xlabel="minutes of training", ylabel=label(table.metric))
         axes.set_xlim(0, max(p[2] for p in points) * 1.12)
         axes.margins(y=0.15)
+        _beside(axes, [(label(row.name, 26), minutes, summary.mean) for row, summary, minutes in named])
         return f"{table.metric} against the time that the training steps took; bars are one standard deviation."
 
-    return draw("time", (6.2, 3.6), paint)
+    return draw("time", (5.0, 3.0), paint)
 
 
-def by_settings(table: Table) -> list[Drawing]:
-    """Draw how the metric follows settings: a line where one number varies, a map where two settings are crossed."""
+def by_settings(table: Table) -> list[tuple[str, Drawing]]:
+    """Draw how the metric follows settings, with captions: a line where one number varies, a map where two settings
+    are crossed, points where more vary."""
     groups: dict[tuple[str, ...], list[tuple[Row, Summary]]] = {}
     for row, summary in _scored(table):
         if row.changes:
             groups.setdefault(tuple(sorted(row.changes)), []).append((row, summary))
-    drawings = []
+    drawings: list[tuple[str, Drawing]] = []
     for number, (keys, rows) in enumerate(groups.items()):
         if len(keys) == 1 and len(rows) > 1 and all(_number(row.changes[keys[0]]) is not None for row, _ in rows):
-            drawings.append(_line(f"line-{number}", table.metric, keys[0], rows))
+            drawings.append((keys[0], _line(f"line-{number}", table.metric, keys[0], rows)))
         elif len(keys) == 2 and len({tuple(row.changes[key] for key in keys) for row, _ in rows}) >= 4:
-            drawings.append(_map(f"map-{number}", table.metric, keys, rows))
+            drawings.append((" × ".join(keys), _map(f"map-{number}", table.metric, keys, rows)))
         elif len(keys) > 2 or len(rows) > 3:
             drawings += [
-                _scatter(f"scatter-{number}-{index}", table.metric, key, rows)
+                (key, _scatter(f"scatter-{number}-{index}", table.metric, key, rows))
                 for index, key in enumerate(keys)
                 if len({row.changes[key] for row, _ in rows}) > 2
                 and all(_number(row.changes[key]) is not None for row, _ in rows)
@@ -181,19 +186,27 @@ def _scale(axes: Axes, x: Sequence[float], key: str) -> None:
     axes.set_xlabel(label(key, 48))
     if min(x) > 0 and max(x) / min(x) > 8:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _beside(axes: Axes, text: str, at: tuple[float, float], last: float) -> None:
-    """Write next to a point, on the side that has room."""
-    right = at[0] < 0.6 * last
-    axes.annotate(
-        text,
-        at,
-        xytext=(7 if right else -7, 0),
-        textcoords="offset points",
-        ha="left" if right else "right",
-        va="center",
-        fontsize=9,
-    )
+def _beside(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write next to points, on the side that has room, moved up where the text would lie on another."""
+    low, high = axes.get_ylim()
+    line = (high - low) * 0.065
+    left, right = axes.get_xlim()
+    lowest = low
+    for text, x, y in sorted(points, key=lambda point: point[2]):
+        rightwards = x - left < 0.55 * (right - left)
+        place = max(y, lowest)
+        lowest = place + line
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(x + (right - left) * (0.025 if rightwards else -0.025), place),
+            textcoords="data",
+            ha="left" if rightwards else "right",
+            va="center",
+            fontsize=9,
+        )

@@ -125,7 +125,7 @@ def _evaluated(judgement: Mapping[str, Any]) -> dict[str, float]:
 
 def _without(folder: RunFolder) -> dict[str, float]:
     """Metrics of the catalogue without images or titles, where that was evaluated."""
-    found = {}
+    found: dict[str, float] = {}
     for condition in CONDITIONS:
         judgement = read_json(folder.report(condition) / "metrics.json")
         values = judgement.get("metrics", {}).get(_main(judgement), {})

@@ -12,7 +12,9 @@ from make_jax.sweeps.page import render
 from make_jax.sweeps.schedule import duration
 from make_jax.sweeps.table import Difference, Row, Summary, Table
 
-SHOWN_METRICS = 5  # in Markdown and HTML, the headline first; CSV has them all
+# In Markdown and HTML, after the headline, as far as there is room; CSV has all metrics.
+SHOWN_METRICS = ("ndcg@10", "recall@100", "mrr")
+MOST_METRICS = 5
 
 
 def write_table(table: Table, workdir: Path) -> list[Path]:
@@ -29,8 +31,10 @@ def write_table(table: Table, workdir: Path) -> list[Path]:
 
 
 def shown_metrics(table: Table) -> list[str]:
-    """The metrics that a reader sees at once: those of exact search first, as many as there is room for."""
-    return table.metrics[:SHOWN_METRICS]
+    """The metrics that a reader sees at once, the headline first."""
+    known, further = table.metrics, [name for name in SHOWN_METRICS if name in table.metrics]
+    conditions = [name for name in known if name.startswith("without ") and name.endswith(f": {table.metric}")]
+    return list(dict.fromkeys([*known[:1], *conditions, *further, *known]))[:MOST_METRICS]
 
 
 def markdown(table: Table) -> str:
@@ -80,7 +84,8 @@ def _cells(table: Table, metrics: Sequence[str]) -> list[list[str]]:
         if row.is_best and values:
             values[0] = f"**{values[0]}**"
         compared = [_difference(row.difference)] if table.baseline else []
-        facts = [f"{len(row.done)} of {len(row.runs)}", _time(row), *_numbers(row)]
+        done, planned = len(row.done), len(row.runs)
+        facts = [str(done) if done == planned else f"{done} of {planned}", _time(row), *_numbers(row)]
         rows.append([_name(row), *values[:1], *compared, *values[1:], *facts])
     return rows
 
