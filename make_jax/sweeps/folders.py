@@ -19,10 +19,12 @@ import fcntl
 import hashlib
 import json
 import re
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from make_jax.errors import UserError
 from make_jax.overrides import load_experiment, to_json
@@ -30,6 +32,7 @@ from make_jax.run import differences, provenance, write_text
 from make_jax.sweeps.plan import PlannedRun, Variant
 
 _LONGEST = 80
+_PATIENCE = 0.5  # seconds: who only looks whether a lock is taken holds it for an instant
 
 
 class RunFolder:
@@ -83,19 +86,27 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-                return
-            yield file.fileno()
+            yield file.fileno() if _lock(file, _PATIENCE) else None
 
     def is_locked(self) -> bool:
         """Whether some process is at this run now."""
         if not (self.path / "lock").exists():
             return False
-        with self.locked() as lock:
-            return lock is None
+        with (self.path / "lock").open("w") as file:
+            return not _lock(file, 0.0)
+
+
+def _lock(file: TextIO, patience: float) -> bool:
+    """Take a lock, or give up after so many seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)
 
 
 def variant_folder(workdir: Path, name: str) -> Path:
@@ -179,6 +190,11 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write a record whole or not at all."""
+    """Write a record whole or not at all; runs of one variant may do so at the same time."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    fresh = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        fresh.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -278,3 +278,11 @@ def test_runs_at_a_time_are_no_fair_race(options: Options, caplog: pytest.LogCap
     assert "equal minutes are not equal work" in caplog.text
     with pytest.raises(UserError, match="--gpus"):
         run_sweep(options(gpus="1,1"))
+
+
+def test_many_runs_of_one_variant_at_a_time_do_not_disturb_each_other(options: Options) -> None:
+    chosen = options('variants={"a": {"optimizer.weight_decay": 0.01}}, seeds=6, minutes=0.005', jobs=6)
+    assert run_sweep(chosen).lines[-1] == "6 of 6 runs done"
+    # One of them has measured, the others waited for it.
+    assert sum(log(chosen, f"a/seed-{seed}").count("$ ") for seed in range(6)) == 7
+    assert len({row["steps"] for row in runs(chosen).values()}) == 1
