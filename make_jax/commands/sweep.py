@@ -241,7 +241,7 @@ def _finish(
     lines += [f"failed: {result.name}: {result.reason}" for result in failed]
     done = sum(result.state == "done" for result in mine)
     lines.append(f"{done} of {len(mine)} runs done" + (f", {len(failed)} failed" if failed else ""))
-    if stopped:
+    if stopped and done < len(mine):
         lines.append("stopped and saved; the same command goes on from there")
     elif failed:
         lines.append("the same command tries the failed ones again, and goes on where they stopped")

@@ -126,7 +126,7 @@ class Schedule:
             len(running),
             f" ({steps})" if steps else "",
             left,
-            f", about {duration(seconds)} to go" if seconds is not None else "",
+            f", about {duration(seconds)} to go" if seconds else "",
         )
 
     def _folder(self, run: PlannedRun) -> RunFolder:
