@@ -16,6 +16,7 @@ import click
 from data_pipelines.sources import SOURCES
 from make_jax import __version__
 from make_jax.retrieval.options import bm25_options, compare_options, evaluate_options, hybrid_options, search_options
+from make_jax.sweeps.options import sweep_options
 
 PATH = click.Path(path_type=Path)
 log = logging.getLogger("make_jax")
@@ -245,6 +246,18 @@ def train(
         click.echo(
             f"{workdir}: stopped and saved at step {outcome.step} of {steps}; the same command goes on from there"
         )
+
+
+@main.command()
+@sweep_options
+def sweep(sweep: Path, **options: Any) -> None:
+    """Make every run of SWEEP (a Python file), then one table; run it again to go on after a stop."""
+    from make_jax.commands.sweep import SweepOptions, run_sweep
+
+    report = run_sweep(SweepOptions(sweep, **options))
+    click.echo("\n".join(report.lines))
+    if report.failed:
+        sys.exit(1)
 
 
 @main.command()

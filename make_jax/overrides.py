@@ -17,35 +17,61 @@ from typing import Any
 from make_jax.config import Experiment
 from make_jax.errors import UserError
 
+T = typing.TypeVar("T")
+
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment that a Python file's `get_config()` returns, with `a.b=c` overrides applied.
+    """The experiment of a file, with `a.b=c` overrides applied.
+
+    The file is Python with a `get_config()`, or JSON as a run directory stores it.
 
     Raises:
       UserError: the file is missing, fails, or returns something else; an override does not fit.
     """
     file = Path(path)
+    experiment = _read_json(file) if file.suffix == ".json" else call_file(file, "get_config", Experiment)
+    return apply_overrides(experiment, overrides)
+
+
+def call_file(file: Path, function: str, kind: type[T]) -> T:
+    """What a Python file's function returns, which must be of one kind.
+
+    Raises:
+      UserError: the file is missing, fails, has no such function, or that returns something else.
+    """
     if not file.is_file():
-        raise UserError(f"{file}: there is no such experiment file")
+        raise UserError(f"{file}: there is no such {kind.__name__.lower()} file")
     spec = importlib.util.spec_from_file_location(f"make_jax_experiment_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise UserError(f"{file}: an experiment is a Python file that ends in .py")
+        raise UserError(f"{file}: {_article(kind)} is a Python file that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-        experiment = module.get_config()
+        made = getattr(module, function)()
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     except Exception as error:
-        raise UserError(f"{file}: the experiment fails with {type(error).__name__}: {error}") from error
-    if not isinstance(experiment, Experiment):
+        raise UserError(f"{file}: the {kind.__name__.lower()} fails with {type(error).__name__}: {error}") from error
+    if not isinstance(made, kind):
         raise UserError(
-            f"{file}: get_config() returned {type(experiment).__name__}; it must return make_jax.config.Experiment"
+            f"{file}: {function}() returned {type(made).__name__}; it must return {kind.__module__}.{kind.__name__}"
         )
-    return apply_overrides(experiment, overrides)
+    return made
+
+
+def _article(kind: type) -> str:
+    name = kind.__name__.lower()
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _read_json(file: Path) -> Experiment:
+    try:
+        return from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, UserError) as error:
+        raise UserError(f"{file}: this is no stored experiment ({error})") from error
 
 
 def apply_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experiment:

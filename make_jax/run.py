@@ -103,13 +103,7 @@ def _copy_files(source: Path, target: Path) -> None:
 
 
 def _refuse_other_model(path: Path, experiment: Experiment, data_fingerprint: str) -> None:
-    before = _flat(dataclasses.asdict(_read_experiment(path)))
-    now = _flat(dataclasses.asdict(experiment))
-    different = [
-        f"{key} {before.get(key)!r} there, {now.get(key)!r} here"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_FREE)
-    ]
+    different = differences(_read_experiment(path), experiment)
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         raise UserError(
@@ -122,6 +116,16 @@ def _refuse_other_model(path: Path, experiment: Experiment, data_fingerprint: st
             f"{path}: this run was trained on other data ({', '.join(origin['data'])}, fingerprint "
             f"{str(origin['data_fingerprint'])[:12]}; now {data_fingerprint[:12]}); choose another --workdir"
         )
+
+
+def differences(before: Experiment, now: Experiment) -> list[str]:
+    """The settings of two experiments that differ and change what is learned, as "key A there, B here"."""
+    there, here = (_flat(dataclasses.asdict(experiment)) for experiment in (before, now))
+    return [
+        f"{key} {there.get(key)!r} there, {here.get(key)!r} here"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key) and not key.startswith(_FREE)
+    ]
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

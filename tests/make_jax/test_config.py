@@ -23,6 +23,7 @@ from make_jax.config import (
 )
 from make_jax.errors import UserError
 from make_jax.overrides import apply_overrides, from_dict, load_experiment, to_json
+from make_jax.sweeps.plan import load_sweep, plan_variants
 
 BASE = Experiment("test")
 
@@ -237,4 +238,8 @@ def test_missing_experiment_file() -> None:
 )
 def test_every_experiment_loads_and_says_how_to_run_it(file: Path) -> None:
     assert "make-jax" in file.read_text().splitlines()[0]
-    assert load_experiment(file).name
+    if file.stem.endswith("sweep"):
+        assert "make-jax sweep" in file.read_text().splitlines()[0]
+        assert plan_variants(load_sweep(file), ())
+    else:
+        assert load_experiment(file).name
