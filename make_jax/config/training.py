@@ -1,0 +1,119 @@
+"""Settings of optimizer, mesh and the training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from make_jax.config.checks import at_least, is_pattern, require, share
+
+SEEDS = 2**32  # jax would silently cut longer ones to 32 bits
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up over `warmup_share` of the steps, cosine decay and clipping by global norm.
+
+    Norms, biases, embeddings and the temperature are not decayed.
+
+    For fine-tuning, by regular expressions that are searched for in the paths of parameters, such as
+    "title/transformer/layer_0/up/kernel": what `frozen` finds stays as it is; `rates` pairs a pattern with a factor of
+    the learning rate, and the first that is found counts. `layer_decay` multiplies the learning rate of a layer once
+    for each layer above it and itself, so that the first ones learn slowest; heads, projections and gates keep theirs.
+    """
+
+    learning_rate: float = 1e-3
+    warmup_share: float = 0.1
+    final_share: float = 0.01
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.98
+    clip_norm: float = 1.0
+    frozen: tuple[str, ...] = ()
+    rates: tuple[tuple[str, float], ...] = ()
+    layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        for key, pattern in [("frozen", p) for p in self.frozen] + [("rates", p) for p, _ in self.rates]:
+            require(is_pattern(pattern), f"optimizer.{key} has {pattern!r}, but that is no regular expression")
+        for pattern, factor in self.rates:
+            require(
+                factor > 0,
+                f"optimizer.rates gives {pattern!r} {factor}, but it must be above 0; to leave parameters as they are "
+                "use optimizer.frozen",
+            )
+        require(
+            0 < self.layer_decay <= 1,
+            f"optimizer.layer_decay is {self.layer_decay}, but it must be above 0 and at most 1, which is off",
+        )
+        require(self.learning_rate > 0, f"optimizer.learning_rate is {self.learning_rate}, but it must be above 0")
+        require(self.clip_norm > 0, f"optimizer.clip_norm is {self.clip_norm}, but it must be above 0")
+        at_least("optimizer", 0, weight_decay=self.weight_decay)
+        share("optimizer", beta1=self.beta1, beta2=self.beta2)
+        share("optimizer", warmup_share=self.warmup_share, final_share=self.final_share)
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices by axis: `data` and `fsdp` split the batch, `fsdp` and `tensor` split parameters.
+
+    `data` = 0 takes every device that the other axes leave.
+    """
+
+    data: int = 0
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        at_least("mesh", 0, data=self.data)
+        at_least("mesh", 1, fsdp=self.fsdp, tensor=self.tensor)
+
+    def sizes(self, devices: int) -> tuple[int, int, int]:
+        """(data, fsdp, tensor) on this many devices; raises UserError where they do not come out even."""
+        rest = self.fsdp * self.tensor
+        require(
+            devices % rest == 0,
+            f"mesh.fsdp {self.fsdp} × mesh.tensor {self.tensor} = {rest} does not divide the number of devices, "
+            f"which is {devices}; change one of them",
+        )
+        data = self.data or devices // rest
+        require(
+            data * rest == devices,
+            f"mesh.data {data} × mesh.fsdp {self.fsdp} × mesh.tensor {self.tensor} = {data * rest}, but there are "
+            f"{devices} devices; set mesh.data={devices // rest}, or mesh.data=0 to take what the other axes leave",
+        )
+        return data, self.fsdp, self.tensor
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length, batch and habits of a run; `batch_size` is the global number of pairs of a step.
+
+    0 turns `eval_every` or `checkpoint_every` off but for the end of the run. `init_from` is a run directory whose
+    parameters a fresh run starts with, where path and shape are the same; DIRECTORY@STEP takes those of a checkpoint.
+    """
+
+    steps: int = 1000
+    batch_size: int = 256
+    seed: int = 0
+    log_every: int = 10
+    eval_every: int = 0
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    eval_batch_size: int = 256
+    init_from: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least("training", 2, batch_size=self.batch_size)
+        at_least("training", 1, steps=self.steps, log_every=self.log_every, eval_batch_size=self.eval_batch_size)
+        at_least("training", 1, keep_checkpoints=self.keep_checkpoints)
+        at_least("training", 0, eval_every=self.eval_every, checkpoint_every=self.checkpoint_every)
+        require(0 <= self.seed < SEEDS, f"training.seed is {self.seed}, but a seed is from 0 to {SEEDS - 1}")
+
+    def check_mesh(self, data: int, fsdp: int) -> None:
+        """Refuse a batch that the mesh cannot share out evenly."""
+        shards = data * fsdp
+        require(
+            self.batch_size % shards == 0,
+            f"training.batch_size {self.batch_size} is not divisible by mesh.data {data} × mesh.fsdp {fsdp} = "
+            f"{shards}; use {max(self.batch_size // shards, 1) * shards} or another mesh",
+        )
