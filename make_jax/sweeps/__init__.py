@@ -1,6 +1,6 @@
 """Many runs, one table: what a sweep file is made of."""
 
 from make_jax.sweeps.space import choice, draws, grid, log_uniform, uniform, whole
-from make_jax.sweeps.sweep import Search, Sweep
+from make_jax.sweeps.sweep import Search, Setting, Sweep
 
-__all__ = ["Search", "Sweep", "choice", "draws", "grid", "log_uniform", "uniform", "whole"]
+__all__ = ["Search", "Setting", "Sweep", "choice", "draws", "grid", "log_uniform", "uniform", "whole"]
