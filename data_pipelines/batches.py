@@ -8,6 +8,7 @@ ends.
 
 from __future__ import annotations
 
+import os
 import queue
 import weakref
 from collections import deque
@@ -243,14 +244,21 @@ def _decoded(
     pixels = (
         tf.data.Dataset.from_generator(feed, output_signature=signature)
         .unbatch()
-        .map(decode_group, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
+        .map(decode_group, num_parallel_calls=threads or _cores(), deterministic=True)
         .prefetch(max(2, min(64, _READY_BYTES // (GROUP * image_size[0] * image_size[1] * 3))))
     )
     options = tf.data.Options()
     options.deterministic = True
+    # It would take threads away while a step or an evaluation takes long, and give them back too late.
+    options.autotune.enabled = False
     if threads is not None:
         options.threading.private_threadpool_size = threads
     return map(_view, iter(pixels.with_options(options)))  # which, unlike a generator, goes on after an error
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _view(tensor: tf.Tensor) -> np.ndarray:
