@@ -31,8 +31,6 @@ def test_two_variants_end_in_one_table_and_are_evaluated_when_asked(
     sweep_file: Path, tiny_data: Path, tiny_tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XLA_FLAGS", FAST_COMPILE)  # for the processes of the runs, which compile much the same
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     out = tmp_path / "out"
     command = ("sweep", sweep_file, "--data", tiny_data, "--workdir", out, "--set", "training.steps=6")
     trained = call(*command)
