@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from command_line import TINY, call, losses, refused
+from command_line import TINY, call, finish, losses, refused, spawn
 
 from data_pipelines.prepared import open_data
 from make_jax.run import read_metrics
@@ -65,8 +65,7 @@ def test_the_second_stage_starts_from_the_first_and_goes_on(
     habits = ("--set", "training.checkpoint_every=2", "--set", "training.log_every=1")
     command = ("train", TINY, "--data", tiny_data, "--init-from", trained, "--negatives", mined, *SECOND, *habits)
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    result = call(*command, "--workdir", whole)
-    assert result.exit_code == 0, (result.output, result.exception)
+    finish(spawn(*command, "--workdir", whole))
     record = next(r for r in read_metrics(whole / "metrics.jsonl") if "hard_negative_fill" in r)
     assert 0 < record["hard_negative_fill"] <= 1
     told = json.loads((whole / "run.json").read_text())
@@ -77,8 +76,7 @@ def test_the_second_stage_starts_from_the_first_and_goes_on(
     for name in ("model.safetensors", "result.json"):
         (parted / name).unlink()
     shutil.rmtree(parted / "checkpoints" / "4")
-    result = call(*command, "--workdir", parted)
-    assert result.exit_code == 0, (result.output, result.exception)
+    finish(spawn(*command, "--workdir", parted))
     assert losses(parted) == losses(whole)
     assert (parted / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     others = tmp_path / "others"
@@ -116,9 +114,8 @@ def test_nonsense_is_refused_before_anything_is_written(
     mine = ("mine", "--run", trained, "--out", out)
     refused(call(*mine, "--data", other), "there are no clicks, so no product is known to be unwanted")
     refused(call(*mine, "--data", tiny_data, "--depth", 5, "--skip-top", 5), "--skip-top 5 leaves nothing of --depth 5")
-    few = tmp_path / "few"
-    half = tmp_path / "half.parquet"
-    pq.write_table(pq.read_table(tiny_tables.products).slice(0, 150), half)
+    few, half, whole = tmp_path / "few", tmp_path / "half.parquet", Path(tiny_tables.products)
+    pq.write_table(pq.read_table(min(whole.parent.glob(whole.name))).slice(0, 50), half)
     log = ("--interactions", tiny_tables.interactions, "--max-bad-share", 1)
     prepared = call("prepare", "--products", half, *log, "--out", few, "--tokenizer", tiny_data / "tokenizer")
     assert prepared.exit_code == 0, prepared.output
