@@ -1,7 +1,7 @@
 """Batches for the model: the contract between the data and everything that trains or embeds.
 
 A batch is a dict of numpy arrays; B batch, Q query tokens, T title tokens, I pictures of a product, H x W pixels,
-R regions, F region width, M queries of a product.
+R regions, F region width, M queries of a product, H hard negatives of a pair.
 
 | name             | array                | meaning                                                            |
 |------------------|----------------------|--------------------------------------------------------------------|
@@ -22,9 +22,13 @@ R regions, F region width, M queries of a product.
 | title_targets    | int32[B, T]          | the hidden tokens, -1 elsewhere                                    |
 | masked_query_ids | int32[B, Q]          | the query with some words hidden                                   |
 | query_targets    | int32[B, Q]          | the hidden tokens, -1 elsewhere                                    |
+| negative_key     | int32[B, H]          | rows of products mined for the query; -1 = none, to be left out    |
+| negative_queries | int32[B, H, M]       | their product_queries                                              |
 
-Data with region features has image float32[B, R, F] and has_image bool[B, R] instead. `train_batches` gives the first
-nine, and the last six where asked for (of `TitleOutput`, and of the plans' `QueryMasking`); `catalogue_batches` and
+and negative_title_ids, negative_image, negative_has_image: title_ids, image and has_image with H after B. Data with
+region features has image float32[B, R, F] and has_image bool[B, R] instead. `train_batches` gives query_ids to
+product_log_q, and the rest where asked for (of `TitleOutput`, and of the plans' `QueryMasking` and `HardNegatives`; a
+query has the same negatives, drawn by seed and step, on any number of hosts); `catalogue_batches` and
 `row_batches` give title_ids, image, has_image, product_id and valid; `query_batches` gives query_ids and valid. A text
 longer than Q or T loses tokens before its last one. A damaged record comes as a product without title and picture,
 which takes no part in training. Every iterator of products is to be closed, or used in a `with` statement.
@@ -41,6 +45,7 @@ import numpy as np
 from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
 from data_pipelines.cache import CachedData, cached_batches
 from data_pipelines.errors import DataError
+from data_pipelines.hard_negatives import BatchesWithNegatives
 from data_pipelines.plans import BatchShape, FeedOptions, Plan, TrainPlans, at_least
 from data_pipelines.prepared import ProductData
 from data_pipelines.title_arrays import TitleOutput
@@ -92,7 +97,9 @@ def train_batches(
       DataError: settings that cannot be, or while iterating, too many damaged products or a reader that hangs.
     """
     steps = itertools.count(start_step) if num_steps is None else range(start_step, start_step + num_steps)
-    return _open(data, map(plans, steps), plans.share_size, plans.shape, augment, titles, options)
+    products = plans.share_size * (1 + plans.per_pair)
+    batches = _open(data, map(plans, steps), products, plans.shape, augment, titles, options)
+    return BatchesWithNegatives(batches, plans.share_size, plans.per_pair) if plans.per_pair else batches
 
 
 def catalogue_batches(

@@ -16,7 +16,9 @@ CACHE_KIND = "make_jax-cache"
 NAME = "manifest.json"
 HASH_ON_OPEN_BYTES = 1 << 30  # below this total, opening also compares checksums (about 1 s per GiB)
 
-_REMEDY = "run `make-jax prepare` again, or `make-jax data cache` if it is a cache"
+_REMEDY = (
+    "run `make-jax prepare` again, or `make-jax data cache` if it is a cache, `make-jax mine` if it is mined negatives"
+)
 
 
 def write_manifest(

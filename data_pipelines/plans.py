@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines.draw_shares import log_draw_shares
 from data_pipelines.errors import DataError
+from data_pipelines.hard_negatives import NONE, HardNegatives
 from data_pipelines.order import PairOrder, pair_weights, with_cold
 from data_pipelines.product_queries import ProductQueries
 from data_pipelines.query_arrays import QueryMasking
@@ -121,11 +122,11 @@ class Plan:
     """A batch before its products are read.
 
     Attributes:
-      rows: int64[n], the products' rows, n <= B.
+      rows: int64[n], the products' rows, n <= B; with hard negatives int64[B * (1 + H)], those of the pairs first.
       arrays: the parts of the batch that do not come from the products.
       title_tokens: T of this batch.
-      keys: int64[n, 2], (seed, position in the whole order): what varies the pictures and masks the titles; None where
-        nothing is varied.
+      keys: int64[rows, 2], (seed, position in the whole order): what varies the pictures and masks the titles; None
+        where nothing is varied.
     """
 
     rows: np.ndarray
@@ -167,6 +168,7 @@ class TrainPlans:
     Attributes:
       shape: sizes of a batch.
       share_size: B of this host's part of a batch.
+      per_pair: H, how many hard negatives each pair has; 0 for none.
       pairs_per_epoch: how many draws make an epoch.
       share_truncated: of the products with queries, the share with more than `max_product_queries` query keys, so that
         `product_queries` leaves some out.
@@ -180,6 +182,7 @@ class TrainPlans:
         process_index: int,
         process_count: int,
         query_masking: QueryMasking | None = None,
+        hard_negatives: HardNegatives | None = None,
     ) -> None:
         """Weighs the pairs.
 
@@ -190,14 +193,21 @@ class TrainPlans:
           process_index: which host this is.
           process_count: how many share a batch.
           query_masking: hides words of the queries; None for no such arrays.
+          hard_negatives: further products for each pair; None for no such arrays.
 
         Raises:
-          DataError: no pairs to draw, or settings out of bounds.
+          DataError: no pairs to draw, settings out of bounds, or hard negatives of data that cannot be read by row.
         """
         at_least(1, max_product_queries=sampling.max_product_queries)
         self._data, self._sampling = data, sampling
         self.shape = shape
-        self._query_masking = query_masking
+        self._query_masking, self._hard_negatives = query_masking, hard_negatives
+        self.per_pair = hard_negatives.per_pair if hard_negatives else 0
+        if hard_negatives and data.product_groups is not None:
+            raise DataError(
+                "hard negatives can lie anywhere in the data, but TFRecord shards are read front to back; run "
+                "`make-jax data cache`, or `make-jax prepare` again with --storage array_record"
+            )
         self._query_lengths = data.query_ids.lengths()
         self._process_index, self._process_count = process_index, process_count
         pairs = data.interactions
@@ -241,7 +251,7 @@ class TrainPlans:
 
     def __call__(self, step: int) -> Plan:
         """This host's part of batch `step`."""
-        data, shape, size = self._data, self.shape, self.share_size
+        data, shape, size, hard = self._data, self.shape, self.share_size, self._hard_negatives
         first = self._process_index * size
         # Text lengths are those of the whole batch; without them a host need not draw what others read.
         seen = self._order.batch(step) if shape.length_multiple else None
@@ -251,11 +261,19 @@ class TrainPlans:
         lengths = rows if seen is None else seen
         query_tokens = shape.padded(self._query_lengths[self._queries[lengths]], shape.max_query_tokens)
         queries, products = self._queries[rows], self._products[rows]
-        positions = step * self._sampling.batch_size + first + np.arange(size)
+        start = step * self._sampling.batch_size
+        positions = start + first + np.arange(size)
         keys = np.stack([np.full(size, self._sampling.seed), positions], axis=1)
+        if seen is None:
+            negatives = drawn = self._draw_negatives(rows, positions)
+        else:
+            drawn = self._draw_negatives(seen, start + np.arange(len(seen)))
+            negatives = drawn[first:][:size]
+        shown = np.concatenate([self._products[lengths], drawn[drawn != NONE]])
         query_ids = pad_tokens(data.query_ids.take(queries), query_tokens, data.pad_id)
         return Plan(
-            rows=products,
+            # A pair that has too few negatives shows its own product in their place, which is nobody's negative.
+            rows=np.concatenate([products, np.where(negatives == NONE, products[:, None], negatives).reshape(-1)]),
             arrays={
                 "query_ids": query_ids,
                 "query_key": data.query_keys[queries],
@@ -264,10 +282,24 @@ class TrainPlans:
                 "query_log_q": self._query_log_q[data.query_keys[queries]],
                 "product_log_q": self._product_log_q[products],
                 **self._masked(queries, query_ids, keys),
+                **self._negative_keys(negatives),
             },
-            title_tokens=shape.padded(data.title_tokens[self._products[lengths]], shape.max_title_tokens),
-            keys=keys,
+            title_tokens=shape.padded(data.title_tokens[shown], shape.max_title_tokens),
+            keys=keys if hard is None else np.concatenate([keys, hard.keys(positions, self._sampling.seed)]),
         )
+
+    def _draw_negatives(self, pairs: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """int32[n, H], rows of products or -1."""
+        if self._hard_negatives is None:
+            return np.zeros((len(pairs), 0), np.int32)
+        keys = self._data.query_keys[self._queries[pairs]]
+        return self._hard_negatives.draw(keys, positions, self._sampling.seed)
+
+    def _negative_keys(self, negatives: np.ndarray) -> dict[str, np.ndarray]:
+        if self._hard_negatives is None:
+            return {}
+        queries = self._product_queries[np.maximum(negatives, 0).reshape(-1)]
+        return {"negative_key": negatives, "negative_queries": queries.reshape(*negatives.shape, -1)}
 
     def _masked(self, queries: np.ndarray, ids: np.ndarray, keys: np.ndarray) -> dict[str, np.ndarray]:
         if self._query_masking is None:

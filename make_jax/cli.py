@@ -15,7 +15,14 @@ import click
 
 from data_pipelines.sources import SOURCES
 from make_jax import __version__
-from make_jax.retrieval.options import bm25_options, compare_options, evaluate_options, hybrid_options, search_options
+from make_jax.retrieval.options import (
+    bm25_options,
+    compare_options,
+    evaluate_options,
+    hybrid_options,
+    mine_options,
+    search_options,
+)
 from make_jax.sweeps.options import sweep_options
 
 PATH = click.Path(path_type=Path)
@@ -223,14 +230,22 @@ def inspect_command(
 @click.option("--workdir", type=PATH, required=True, help="Run directory; an existing run goes on.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting, as training.steps=500.")
 @click.option("--init-from", metavar="RUN[@STEP]", help="Run, or checkpoint of a run, whose parameters to start with.")
+@click.option("--negatives", metavar="NEGATIVES", help="Hard negatives that mine wrote, for objectives.hard_negatives.")
 def train(
-    experiment: Path, data: tuple[str, ...], workdir: Path, overrides: tuple[str, ...], init_from: str | None
+    experiment: Path,
+    data: tuple[str, ...],
+    workdir: Path,
+    overrides: tuple[str, ...],
+    init_from: str | None,
+    negatives: str | None,
 ) -> None:
     """Train EXPERIMENT (a Python file); run it again to go on after a stop."""
     from make_jax.overrides import load_experiment
 
     if init_from:
         overrides = (*overrides, f"training.init_from={init_from}")
+    if negatives:
+        overrides = (*overrides, f"training.negatives={negatives}")
     loaded = load_experiment(experiment, overrides)
     from make_jax.commands.train import train_run
     from make_jax.training.loop import NonFiniteLoss
@@ -297,6 +312,15 @@ def index(embeddings: Path, out: Path, target_recall: float, tune_queries: Path 
 
     queries = read_embeddings(tune_queries, "queries") if tune_queries else None
     click.echo(str(build_index(embeddings, out, target_recall, queries)))
+
+
+@main.command()
+@mine_options
+def mine(**options: Any) -> None:
+    """Find hard negatives: near products that nobody clicked under a query, for train --negatives."""
+    from make_jax.commands.mine import mine as run_mine
+
+    click.echo(run_mine(**options).text())
 
 
 @main.command()

@@ -66,17 +66,18 @@ def start_run(
     data_paths: Sequence[str],
     data_fingerprint: str,
     init_from: dict[str, Any] | None = None,
+    negatives: dict[str, Any] | None = None,
 ) -> None:
     """Make a run directory, whole or not at all, or check that the one there is of the same experiment and data.
 
-    `init_from`, where the first parameters came from, is recorded in run.json.
+    `init_from`, where the first parameters came from, and `negatives`, with their fingerprint, go into run.json.
 
     Raises:
       UserError: `path` is a file or holds something else: other files, or another experiment or data set; the
         differing settings are named.
     """
     if (path / "experiment.json").exists():
-        _refuse_other_model(path, experiment, data_fingerprint)
+        _refuse_other_model(path, experiment, data_fingerprint, negatives)
         return
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: this is a file, a run needs a folder; choose another --workdir")
@@ -84,6 +85,7 @@ def start_run(
         raise UserError(f"{path}: this folder is not empty and holds no run; choose another --workdir")
     origin = provenance() | {"data": [_absolute(path) for path in data_paths], "data_fingerprint": data_fingerprint}
     origin |= {"init_from": init_from} if init_from else {}
+    origin |= {"negatives": negatives} if negatives else {}
     with atomic_directory(path, lambda _: "is not empty") as made:
         _copy_files(tokenizer, made / "tokenizer")
         write_text(made / "run.json", json.dumps(origin, indent=2) + "\n")
@@ -102,7 +104,9 @@ def _copy_files(source: Path, target: Path) -> None:
         copy.write_bytes(file.read_bytes())
 
 
-def _refuse_other_model(path: Path, experiment: Experiment, data_fingerprint: str) -> None:
+def _refuse_other_model(
+    path: Path, experiment: Experiment, data_fingerprint: str, negatives: dict[str, Any] | None
+) -> None:
     different = differences(_read_experiment(path), experiment)
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
@@ -115,6 +119,12 @@ def _refuse_other_model(path: Path, experiment: Experiment, data_fingerprint: st
         raise UserError(
             f"{path}: this run was trained on other data ({', '.join(origin['data'])}, fingerprint "
             f"{str(origin['data_fingerprint'])[:12]}; now {data_fingerprint[:12]}); choose another --workdir"
+        )
+    before = origin.get("negatives", {}).get("fingerprint")
+    if negatives and negatives["fingerprint"] != before:
+        raise UserError(
+            f"{path}: this run was trained with other hard negatives (fingerprint {str(before)[:12]}; "
+            f"{negatives['path']} now has {negatives['fingerprint'][:12]}); choose another --workdir"
         )
 
 

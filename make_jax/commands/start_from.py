@@ -42,7 +42,7 @@ def initial_parameters(experiment: Experiment, tokenizer: Path) -> Initial | Non
         return None
     run, step = _split(source)
     given, fingerprint = _read(run, step)
-    _check_tokenizer(run / "tokenizer", tokenizer, source)
+    check_tokenizer(run / "tokenizer", tokenizer, f"--init-from {source}")
     shapes = traverse_util.flatten_dict(jax.eval_shape(build_model(experiment).init, jax.random.key(0)), sep="/")
     loaded = {name: given[name] for name in shapes if name in given and given[name].shape == shapes[name].shape}
     fresh, left = sorted(shapes.keys() - loaded.keys()), sorted(given.keys() - loaded.keys())
@@ -74,14 +74,15 @@ def _read(run: Path, step: int | None) -> tuple[dict[str, np.ndarray], str | Non
     return traverse_util.flatten_dict(saved_params(run / "checkpoints", step), sep="/"), None
 
 
-def _check_tokenizer(theirs: Path, ours: Path, source: str) -> None:
+def check_tokenizer(theirs: Path, ours: Path, source: str) -> None:
+    """Refuse a run, called `source`, whose tokens mean other words than those of the data; raises UserError."""
     try:
         same = _content(theirs) == _content(ours)
     except (OSError, ValueError) as error:
-        raise UserError(f"--init-from {source}: its tokenizer cannot be read ({error}); restore the folder") from error
+        raise UserError(f"{source}: its tokenizer cannot be read ({error}); restore the folder") from error
     if not same:
         raise UserError(
-            f"--init-from {source}: its tokenizer is not that of the data, so its token embeddings mean other words; "
+            f"{source}: its tokenizer is not that of the data, so its token embeddings mean other words; "
             f"prepare the data again with --tokenizer {theirs}"
         )
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from data_pipelines.cache import CachedData
+from data_pipelines.hard_negatives import HardNegatives, open_negatives
 from data_pipelines.input import catalogue_batches, query_batches, train_batches
 from data_pipelines.plans import TrainPlans
 from data_pipelines.prepared import ProductData
@@ -66,11 +67,13 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
     mesh_for(experiment)  # like the next lines: refused before a run directory exists
     _check_optimizer(experiment)
     titles, query_masking = masking(experiment, data)
-    plans = _training_plans(data, experiment, query_masking)
+    negatives = _hard_negatives(experiment, data)
+    plans = _training_plans(data, experiment, query_masking, negatives)
     initial = functools.cache(lambda: initial_parameters(experiment, data.tokenizer_path))
     # A run that is under way needs the one that it came from no more.
     origin = None if (workdir / "experiment.json").exists() else initial()
-    start_run(workdir, experiment, data.tokenizer_path, paths, data.fingerprint, origin and origin.origin)
+    mined = {"path": negatives.path, "fingerprint": negatives.fingerprint, **negatives.made_from} if negatives else None
+    start_run(workdir, experiment, data.tokenizer_path, paths, data.fingerprint, origin and origin.origin, mined)
     if (workdir / "result.json").exists():
         log.info("%s is trained to its last step already", workdir)
         return Progress(experiment.training.steps, True)
@@ -116,6 +119,8 @@ def _complete(experiment: Experiment, data: ProductData) -> Experiment:
     training = experiment.training
     if training.init_from:  # a run goes on from anywhere
         training = dataclasses.replace(training, init_from=str(Path(training.init_from).absolute()))
+    if training.negatives:
+        training = dataclasses.replace(training, negatives=str(Path(training.negatives).absolute()))
     return dataclasses.replace(experiment, model=model, training=training)
 
 
@@ -123,7 +128,32 @@ def _check_optimizer(experiment: Experiment) -> None:
     check_patterns(experiment.optimizer, jax.eval_shape(build_model(experiment).init, jax.random.key(0)))
 
 
-def _training_plans(data: ProductData, experiment: Experiment, query_masking: QueryMasking | None) -> TrainPlans:
+def _hard_negatives(experiment: Experiment, data: ProductData) -> HardNegatives | None:
+    """The mined negatives that the experiment asks for; UserError or DataError where there are none that fit."""
+    path, count = experiment.training.negatives, experiment.objectives.hard_negatives
+    if path is None and count:
+        raise UserError(
+            f"objectives.hard_negatives is {count}, but there is no --negatives; make some with make-jax mine, or set "
+            "objectives.hard_negatives=0"
+        )
+    if path is None:
+        return None
+    if count == 0:
+        raise UserError(
+            f"--negatives {path} is given, but objectives.hard_negatives is 0, so that none is used; set "
+            "objectives.hard_negatives=2"
+        )
+    negatives = open_negatives(Path(path), count)
+    negatives.check(data.path, data.fingerprint)
+    return negatives
+
+
+def _training_plans(
+    data: ProductData,
+    experiment: Experiment,
+    query_masking: QueryMasking | None,
+    negatives: HardNegatives | None,
+) -> TrainPlans:
     plans = TrainPlans(
         data,
         sampling(experiment),
@@ -131,6 +161,7 @@ def _training_plans(data: ProductData, experiment: Experiment, query_masking: Qu
         jax.process_index(),
         jax.process_count(),
         query_masking,
+        negatives,
     )
     if plans.share_truncated:
         log.warning(

@@ -19,8 +19,9 @@ class ObjectivesConfig:
     `title_image` (TIC), `title_product` and `image_product` among a product's own parts. `contrast` is the form of all:
     "softmax", from which `margin` m makes AM-softmax, or "sigmoid" (SigLIP), whose learned bias starts at `bias`. The
     inverse temperature s starts at `scale` and is learned up to `scale_max`. `memory_size` past product vectors are
-    further negatives of the queries in `qic`. `log_q`, from 0 to 1, is how much of the popularity that batches are
-    drawn by is taken off the negatives' logits (softmax only).
+    further negatives of the queries in `qic`; so are `hard_negatives` mined products for each pair (with
+    training.negatives), each of which counts `hard_negative_weight` times (softmax only). `log_q`, from 0 to 1, is how
+    much of the popularity that batches are drawn by is taken off the negatives' logits (softmax only).
 
     Matching: `qim` judges (query, title, picture) and `qim2` (query, picture) with `matching_layers` of a
     cross-encoder, on `matching_share` of the rows of a batch, each with a drawn negative for its query and its product.
@@ -41,6 +42,8 @@ class ObjectivesConfig:
     scale_max: float = 100.0
     bias: float = -10.0
     memory_size: int = 0
+    hard_negatives: int = 0
+    hard_negative_weight: float = 1.0
     log_q: float = 0.0
     qim: float = 0.0
     qim2: float = 0.0
@@ -56,6 +59,7 @@ class ObjectivesConfig:
     def __post_init__(self) -> None:
         at_least("objectives", 0.0, **{name: getattr(self, name) for name in OBJECTIVES})
         at_least("objectives", 0.0, margin=self.margin, memory_size=self.memory_size)
+        at_least("objectives", 0, hard_negatives=self.hard_negatives)
         at_least("objectives", 1, matching_layers=self.matching_layers, patch_negatives=self.patch_negatives)
         require(
             any(getattr(self, name) for name in OBJECTIVES),
@@ -70,6 +74,7 @@ class ObjectivesConfig:
             share = getattr(self, name)
             require(0 < share <= 1, f"objectives.{name} is {share}, but it must be above 0 and at most 1")
         self._check_sigmoid()
+        self._check_hard_negatives()
         self._check_parts()
 
     def _check_sigmoid(self) -> None:
@@ -81,6 +86,24 @@ class ObjectivesConfig:
                 f"objectives.{name} is {value}, but objectives.contrast is {self.contrast!r} and {name} belongs to the "
                 f"softmax; set objectives.{name}=0 or objectives.contrast=softmax",
             )
+
+    def _check_hard_negatives(self) -> None:
+        weight, count = self.hard_negative_weight, self.hard_negatives
+        require(
+            weight > 0,
+            f"objectives.hard_negative_weight is {weight}, but it must be above 0; to leave them out set "
+            "objectives.hard_negatives=0",
+        )
+        require(
+            weight == 1 or self.contrast == "softmax",
+            f"objectives.hard_negative_weight is {weight}, but objectives.contrast is {self.contrast!r} and weighs "
+            "every pair alike; set objectives.hard_negative_weight=1",
+        )
+        require(
+            count == 0 or self.qic > 0,
+            f"objectives.hard_negatives is {count}, but objectives.qic is 0 and nothing else uses them; set "
+            "objectives.qic=1 or objectives.hard_negatives=0",
+        )
 
     def _check_parts(self) -> None:
         require(

@@ -90,6 +90,7 @@ class TrainingConfig:
 
     0 turns `eval_every` or `checkpoint_every` off but for the end of the run. `init_from` is a run directory whose
     parameters a fresh run starts with, where path and shape are the same; DIRECTORY@STEP takes those of a checkpoint.
+    `negatives` is a directory that `make-jax mine` wrote, for objectives.hard_negatives.
     """
 
     steps: int = 1000
@@ -101,6 +102,7 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     eval_batch_size: int = 256
     init_from: str | None = None
+    negatives: str | None = None
 
     def __post_init__(self) -> None:
         at_least("training", 2, batch_size=self.batch_size)

@@ -23,6 +23,7 @@ from make_jax.objectives.contrastive import (
     same_products,
     sigmoid_contrast,
 )
+from make_jax.objectives.hard_negatives import NONE, hard_negatives, joined
 from make_jax.objectives.matching import Pairs, draw_pairs, matching_loss
 from make_jax.objectives.memory import Memory, filled, past_negatives, remember
 
@@ -43,7 +44,7 @@ class Outputs(NamedTuple):
     """What the encoders make of a batch.
 
     queries float32[B, E]; query_states; products; towers and fused, the states before and after the cross-modal layers;
-    scale and bias of the contrasts, scalars.
+    scale and bias of the contrasts, scalars; negatives, the embeddings of B·H hard negatives, None without any.
     """
 
     queries: jax.Array
@@ -53,6 +54,7 @@ class Outputs(NamedTuple):
     fused: ProductStates
     scale: jax.Array
     bias: jax.Array
+    negatives: ProductEmbedding | None = None
 
 
 class Towers(NamedTuple):
@@ -102,6 +104,8 @@ def objective_losses(
     }
     if config.contrast == "sigmoid":
         found["bias"] = outputs.bias
+    if outputs.negatives is not None:
+        found["hard_negative_fill"] = jnp.mean((batch["negative_key"] != NONE).astype(jnp.float32))
     if memory is None:
         return loss, found, None
     found["memory_fill"] = filled(memory) / memory.product_key.size
@@ -123,6 +127,9 @@ def _contrasts(
         left_out, past = excluded if "query" in _SIDES[name] else among_products, None
         if name == "qic" and memory is not None:
             columns, past = _with_past(config, columns, batch, memory)
+        if name == "qic" and outputs.negatives is not None:
+            hard = _hard_negatives(config, outputs.negatives, batch)
+            past = hard if past is None else joined(past, hard)
         if config.contrast == "sigmoid":
             found[name] = sigmoid_contrast(rows, columns, left_out, outputs.scale, outputs.bias, past)
         else:
@@ -155,6 +162,20 @@ def _with_past(config: ObjectivesConfig, products: Side, batch: Batch, memory: M
     return (
         products._replace(log_count=log_counts(batch["product_log_q"], drawn, config.log_q)),
         past._replace(log_count=log_counts(memory.log_q, drawn, config.log_q)),
+    )
+
+
+def _hard_negatives(config: ObjectivesConfig, products: ProductEmbedding, batch: Batch) -> Past:
+    """The hard negatives of the batch, which are not drawn by popularity: nothing is taken off for it."""
+    shape = batch["negative_key"].shape
+    return hard_negatives(
+        products.vector.reshape(*shape, -1),
+        jnp.any(products.weights > 0, axis=1).reshape(shape),
+        batch["negative_key"],
+        batch["negative_queries"],
+        batch["query_key"],
+        batch["product_key"],
+        config.hard_negative_weight,
     )
 
 

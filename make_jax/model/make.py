@@ -130,7 +130,17 @@ class MakeModule(nn.Module):
             fused=fused,
             scale=self.objectives.scale_max * jax.nn.sigmoid(self.scale_logit),
             bias=self.contrast_bias if self.objectives.contrast == "sigmoid" else jnp.zeros(()),
+            negatives=self._embed_negatives(batch),
         )
+
+    def _embed_negatives(self, batch: Batch) -> ProductEmbedding | None:
+        """The hard negatives of a batch, as a batch of B·H products; None where it has none."""
+        if self.objectives.hard_negatives == 0 or "negative_key" not in batch:
+            return None
+        names = ("title_ids", "image", "has_image")
+        flat = {name: batch[f"negative_{name}"] for name in names}
+        flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in flat.items()}
+        return self.encode_product(**flat, deterministic=False)
 
     def losses(self, batch: Batch, memory: Memory | None) -> tuple[jax.Array, Metrics, Memory | None]:
         """See `losses.objective_losses`; needs the random streams "dropout" and "objectives"."""

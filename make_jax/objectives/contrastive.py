@@ -21,7 +21,7 @@ class Side(NamedTuple):
 
 
 class Past(NamedTuple):
-    """Further negatives of the first side, kept from earlier steps, in S slots of C.
+    """Further negatives of the first side, kept from earlier steps or mined, in S slots of C.
 
     vectors float[S, C, E]; excluded bool[B, S, C], those that are no negatives of a row; log_count float[S, C].
     """

@@ -73,6 +73,25 @@ compare_options = _all(
     _json,
 )
 
+mine_options = _all(
+    click.option("--run", type=PATH, required=True, help="Run directory of the model that looks for them."),
+    click.option(
+        "--data", multiple=True, required=True, metavar="DATA[=WEIGHT]", help="As train takes it; what to train on."
+    ),
+    click.option("--out", type=PATH, required=True, help="Folder of negatives to write."),
+    click.option("--index", type=PATH, help="Index directory of the products; if none, one is built and not kept."),
+    click.option("--depth", type=click.IntRange(min=1), default=100, help="How many of the nearest to draw from."),
+    click.option("--per-query", type=click.IntRange(min=1), default=8, help="How many to draw for each query."),
+    click.option("--skip-top", type=click.IntRange(min=0), default=0, help="How many of the nearest to leave out."),
+    click.option(
+        "--below-positive",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="SHARE",
+        help="Leave out what scores above this share of the query's mean positive; 0.95, say.",
+    ),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of the draw."),
+)
+
 search_options = _all(
     click.option("--run", type=PATH, required=True, help="Run directory."),
     click.option("--index", type=PATH, required=True, help="Index directory."),

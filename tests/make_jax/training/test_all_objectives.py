@@ -34,6 +34,7 @@ def experiment() -> Experiment:
         tiny.get_config(),
         [
             *(*off, *(f"objectives.{name}=0.5" for name in KINDS)),
+            "objectives.hard_negatives=2",
             *("objectives.memory_size=48", "objectives.log_q=0.5", "objectives.matching_share=0.5"),
             *("model.vocab_size=64", "data.product_queries=2", "objectives.patch_negatives=32"),
             *(*layers, "model.fusion.layers=0", "model.image.patch=8"),
@@ -57,6 +58,11 @@ def batch(step: int) -> dict[str, np.ndarray]:
         "query_key": rng.integers(0, 60, SIZE).astype(np.int32),
         "product_key": rng.integers(0, 60, SIZE).astype(np.int32),
         "product_queries": rng.integers(-1, 60, (SIZE, 2)).astype(np.int32),
+        "negative_title_ids": rng.integers(5, 64, (SIZE, 2, 24)).astype(np.int32),
+        "negative_image": rng.integers(0, 255, (SIZE, 2, 1, 32, 32, 3)).astype(np.uint8),
+        "negative_has_image": rng.random((SIZE, 2, 1)) > 0.2,
+        "negative_key": rng.integers(-1, 60, (SIZE, 2)).astype(np.int32),
+        "negative_queries": rng.integers(-1, 60, (SIZE, 2, 2)).astype(np.int32),
     }
 
 
@@ -83,7 +89,7 @@ def trained(*sizes: int) -> tuple[Records, TrainState]:
 def test_no_number_depends_on_the_mesh() -> None:
     (expected, state), (found, split) = trained(1, 1, 1), trained(2, 2, 2)
     for ours, theirs in zip(found, expected, strict=True):
-        assert ours.keys() == theirs.keys() >= {*KINDS, "memory_fill", "mlm_title_accuracy"}
+        assert ours.keys() == theirs.keys() >= {*KINDS, "memory_fill", "hard_negative_fill", "mlm_title_accuracy"}
         for name, value in theirs.items():
             assert ours[name] == pytest.approx(value, rel=5e-4, abs=1e-5), name
     np.testing.assert_allclose(split.memory.vectors, state.memory.vectors, atol=2e-4)
