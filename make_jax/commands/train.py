@@ -16,16 +16,16 @@ from data_pipelines.cache import CachedData
 from data_pipelines.input import catalogue_batches, query_batches, train_batches
 from data_pipelines.plans import TrainPlans
 from data_pipelines.prepared import ProductData
-from data_pipelines.query_arrays import QueryMasking
+from data_pipelines.query_arrays import QueryOutput
 from data_pipelines.tokenizer import load_tokenizer
 from make_jax.commands.feeding import (
     augmentation,
     batch_shape,
     check_pictures,
     feed_options,
-    masking,
     open_training_data,
     sampling,
+    text_outputs,
 )
 from make_jax.commands.start_from import initial_parameters
 from make_jax.config import Experiment
@@ -65,8 +65,8 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
     experiment = _complete(experiment, data)
     mesh_for(experiment)  # like the next lines: refused before a run directory exists
     _check_optimizer(experiment)
-    titles, query_masking = masking(experiment, data)
-    plans = _training_plans(data, experiment, query_masking)
+    titles, query_output = text_outputs(experiment, data)
+    plans = _training_plans(data, experiment, query_output)
     initial = functools.cache(lambda: initial_parameters(experiment, data.tokenizer_path))
     # A run that is under way needs the one that it came from no more.
     origin = None if (workdir / "experiment.json").exists() else initial()
@@ -123,14 +123,14 @@ def _check_optimizer(experiment: Experiment) -> None:
     check_patterns(experiment.optimizer, jax.eval_shape(build_model(experiment).init, jax.random.key(0)))
 
 
-def _training_plans(data: ProductData, experiment: Experiment, query_masking: QueryMasking | None) -> TrainPlans:
+def _training_plans(data: ProductData, experiment: Experiment, query_output: QueryOutput | None) -> TrainPlans:
     plans = TrainPlans(
         data,
         sampling(experiment),
         batch_shape(experiment),
         jax.process_index(),
         jax.process_count(),
-        query_masking,
+        query_output,
     )
     if plans.share_truncated:
         log.warning(
