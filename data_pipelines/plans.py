@@ -226,12 +226,11 @@ class TrainPlans:
         weights = data.balanced(
             pair_weights(pairs, sampling.popularity_power, sampling.purchase_weight, sampling.recency_half_life)
         )
-        if not weights.any():
-            made_up = [(data.pseudo_pairs, 0.0)] if len(data.pseudo_pairs["query_index"]) else []
-        else:
-            if sampling.query_swap:
-                weights = with_swaps(weights, self._products, sampling.query_swap)
+        if weights.any():
+            weights = with_swaps(weights, self._products, sampling.query_swap)
             made_up = self._made_up()
+        else:
+            made_up = [(data.pseudo_pairs, 0.0)]
         for pseudo, share in made_up:
             count = len(pseudo["query_index"])
             weights = with_cold(weights, count, share) if weights.any() else np.append(weights, np.ones(count))
@@ -240,9 +239,10 @@ class TrainPlans:
             clicks = np.concatenate([clicks, np.ones(count, clicks.dtype)])
         return clicks, weights
 
-    def _made_up(self) -> list[tuple[dict[str, np.ndarray], float]]:
+    def _made_up(self) -> list[tuple[Mapping[str, np.ndarray], float]]:
         """Pseudo pairs to add to those of the log, and of all pairs up to these, the share that they are to have."""
-        pseudo, sampling, found = self._data.pseudo_pairs, self._sampling, []
+        pseudo, sampling = self._data.pseudo_pairs, self._sampling
+        found: list[tuple[Mapping[str, np.ndarray], float]] = []
         if sampling.cold_share:
             clicked = np.zeros(self._data.num_products, bool)
             clicked[self._products] = True
@@ -251,8 +251,8 @@ class TrainPlans:
             share = sampling.cold_share / (1 - sampling.pseudo_share)
             found.append(({name: values[cold] for name, values in pseudo.items()}, share))
         if sampling.pseudo_share:
-            found.append((dict(pseudo), sampling.pseudo_share))
-        return [(pairs, share) for pairs, share in found if len(pairs["query_index"])]
+            found.append((pseudo, sampling.pseudo_share))
+        return found
 
     def _sort_by_group(self, weights: np.ndarray) -> np.ndarray | None:
         """Puts the pairs of a streamed shard side by side; returns each pair's shard, None for random access."""

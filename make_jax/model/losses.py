@@ -155,7 +155,7 @@ def _contrasts(
 
 
 def _gate(config: ObjectivesConfig, outputs: Outputs, excluded: jax.Array) -> Metrics:
-    """The modal weights against those that each modality earned alone; `gate_target_text` is what they are on average."""
+    """The modal weights against those that each modality earned alone; `gate_target_text` is the mean of the latter."""
     if config.gate_supervision == 0:
         return {}
     products = outputs.products
