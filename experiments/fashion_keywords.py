@@ -1,5 +1,5 @@
 # make-jax train experiments/fashion_keywords.py --data DATA --workdir RUN
-"""Keyword Enhancement and the taught gate on the fashion shop: each variant is experiments/fashion.py but for one switch.
+"""Keyword Enhancement and a taught gate on the fashion shop: each variant is experiments/fashion.py but for a switch.
 
 `get_config()` is experiments/fashion.py itself; a sweep runs every entry of `VARIANTS`.
 """

@@ -80,8 +80,8 @@ class ObjectivesConfig:
         self._check_parts()
         require(
             self.positives == "one" or self.keyword_mask != "none",
-            f"objectives.positives is {self.positives!r}, but with objectives.keyword_mask 'none' nothing is taken from "
-            "the log; set objectives.keyword_mask=query or objectives.positives=one",
+            f"objectives.positives is {self.positives!r}, but with objectives.keyword_mask 'none' nothing is taken "
+            "from the log; set objectives.keyword_mask=query or objectives.positives=one",
         )
 
     def _check_sigmoid(self) -> None:
