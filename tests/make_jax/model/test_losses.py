@@ -186,7 +186,7 @@ def test_the_switches_of_keyword_enhancement_reach_the_contrasts(contrast: str) 
     b["query_word_keys"][0] = 2  # which is in no title
 
     def metrics(**switches: str) -> dict[str, float]:
-        model = build_model(experiment(ObjectivesConfig(contrast=contrast, **switches), layers=0))
+        model = build_model(experiment(ObjectivesConfig(contrast=contrast, bias=0.0, **switches), layers=0))
         params = jax.jit(model.init)(jax.random.key(0))
         return {
             name: float(value) for name, value in jax.jit(model.losses)(params, (), b, jax.random.key(0))[1][0].items()
