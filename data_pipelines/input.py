@@ -5,11 +5,11 @@ R regions, F region width, M queries of a product, H hard negatives of a pair.
 
 | name             | array                | meaning                                                            |
 |------------------|----------------------|--------------------------------------------------------------------|
-| query_ids        | int32[B, Q]          | tokenised query, then padding                                      |
+| query_ids        | int32[B, Q]          | tokenised query, perhaps varied, then padding                      |
 | title_ids        | int32[B, T]          | tokenised title, then padding; padding only = no title             |
 | image            | uint8[B, I, H, W, 3] | RGB, fitted into the middle of white; all 0 = no picture           |
 | has_image        | bool[B, I]           | which pictures there are, the main one first                       |
-| query_key        | int32[B]             | equal for queries with the same set of keywords                    |
+| query_key        | int32[B]             | equal for queries with the same set of keywords, before variation  |
 | product_key      | int32[B]             | the product's row in the prepared data                             |
 | product_queries  | int32[B, M]          | query_keys that led to it, most clicked first, then -1             |
 | query_log_q      | float32[B]           | log of the probability that a draw shows an equal query            |
@@ -22,12 +22,14 @@ R regions, F region width, M queries of a product, H hard negatives of a pair.
 | title_targets    | int32[B, T]          | the hidden tokens, -1 elsewhere                                    |
 | masked_query_ids | int32[B, Q]          | the query with some words hidden                                   |
 | query_targets    | int32[B, Q]          | the hidden tokens, -1 elsewhere                                    |
+| title_word_keys  | int32[B, T]          | the key of each token's word; 0: no word, -1: an unknown one       |
+| query_word_keys  | int32[B, Q]          | likewise; 0 also for symbols                                       |
 | negative_key     | int32[B, H]          | rows of products mined for the query; -1 = none, to be left out    |
 | negative_queries | int32[B, H, M]       | their product_queries                                              |
 
 and negative_title_ids, negative_image, negative_has_image: title_ids, image and has_image with H after B. Data with
 region features has image float32[B, R, F] and has_image bool[B, R] instead. `train_batches` gives query_ids to
-product_log_q, and the rest where asked for (of `TitleOutput`, and of the plans' `QueryMasking` and `HardNegatives`; a
+product_log_q, and the rest where asked for (of `TitleOutput`, and of the plans' `QueryOutput` and `HardNegatives`; a
 query has the same negatives, drawn by seed and step, on any number of hosts); `catalogue_batches` and
 `row_batches` give title_ids, image, has_image, product_id and valid; `query_batches` gives query_ids and valid. A text
 longer than Q or T loses tokens before its last one. A damaged record comes as a product without title and picture,

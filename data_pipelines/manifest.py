@@ -10,7 +10,7 @@ from typing import Any
 
 from data_pipelines.errors import DataError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 KIND = "make_jax-data"
 CACHE_KIND = "make_jax-cache"
 NAME = "manifest.json"

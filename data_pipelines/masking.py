@@ -53,7 +53,7 @@ def mask_words(
     if mask_id is None:
         raise DataError("the tokenizer has no mask token, so words cannot be masked; prepare the data with another one")
     special = np.unique(np.asarray(special_ids, np.int64))
-    maskable = (words >= 0) & ~_anywhere_in_word(words, np.isin(ids, special))
+    maskable = (words >= 0) & ~anywhere_in_word(words, np.isin(ids, special))
     word_keys = keys[:, :1], keys[:, 1:], words
 
     chances = _chances(words, maskable, share, prefer)
@@ -68,7 +68,7 @@ def mask_words(
     return masked.astype(np.int32), np.where(chosen, ids, -1).astype(np.int32)
 
 
-def _anywhere_in_word(words: np.ndarray, flags: np.ndarray) -> np.ndarray:
+def anywhere_in_word(words: np.ndarray, flags: np.ndarray) -> np.ndarray:
     """Whether any token of the same word is flagged: bool[B, T]."""
     found = np.zeros((len(words), words.max(initial=-1) + 2), bool)  # the last column is that of -1
     rows, columns = np.nonzero(flags)
@@ -80,7 +80,7 @@ def _chances(words: np.ndarray, maskable: np.ndarray, share: float, prefer: np.n
     """How likely each token's word is to be chosen: float64[B, T]; on average over a row's words it is `share`."""
     if prefer is None:
         return np.full(words.shape, share)
-    preferred = _anywhere_in_word(words, prefer)
+    preferred = anywhere_in_word(words, prefer)
     first = maskable & (words != np.pad(words, [(0, 0), (1, 0)], constant_values=-1)[:, :-1])
     count, extra = first.sum(axis=1), (first & preferred).sum(axis=1) * (_PREFERENCE - 1)
     plain = share * count / np.maximum(count + extra, 1)

@@ -101,7 +101,7 @@ class MixedData:
 
     @cached_property
     def pseudo_pairs(self) -> dict[str, np.ndarray]:
-        """All pseudo queries of cold products, as `PreparedData.pseudo_pairs`."""
+        """All pseudo queries, as `PreparedData.pseudo_pairs`."""
         return self._pairs("pseudo_pairs")
 
     @cached_property

@@ -71,6 +71,30 @@ def with_cold(weights: np.ndarray, num_pseudo_pairs: int, cold_share: float) -> 
     return np.concatenate([weights, np.full(num_pseudo_pairs, total / max(1, num_pseudo_pairs))])
 
 
+def with_swaps(weights: np.ndarray, products: np.ndarray, share: float) -> np.ndarray:
+    """Shows products under another of their queries than the one drawn, each as likely, in a share of the draws.
+
+    A product is drawn as often as before, and so are its queries together; the rarer ones come more often.
+
+    Args:
+      weights: float64[pairs], all pairs different.
+      products: int[pairs], the product of each.
+      share: from 0 to 1.
+
+    Returns:
+      float64[pairs], how often to draw each pair so that this is what comes of it.
+
+    Raises:
+      DataError: a share out of bounds.
+    """
+    if not 0 <= share <= 1:
+        raise DataError(f"query_swap={share} is out of bounds; choose from 0 to 1")
+    drawn = weights > 0  # other pairs are no queries to show
+    others = np.bincount(products, weights=drawn)[products] - 1
+    given = (np.bincount(products, weights=weights)[products] - weights) / np.maximum(others, 1)
+    return np.where(drawn & (others > 0), (1 - share) * weights + share * given, weights)
+
+
 def _recency(last_day: np.ndarray, half_life: float) -> np.ndarray:
     if not half_life > 0:
         raise DataError(f"recency_half_life={half_life} must be above 0 days; leave it out to ignore the days")

@@ -14,9 +14,9 @@ import numpy as np
 from data_pipelines.draw_shares import log_draw_shares
 from data_pipelines.errors import DataError
 from data_pipelines.hard_negatives import NONE, HardNegatives
-from data_pipelines.order import PairOrder, pair_weights, with_cold
+from data_pipelines.order import PairOrder, pair_weights, with_cold, with_swaps
 from data_pipelines.product_queries import ProductQueries
-from data_pipelines.query_arrays import QueryMasking
+from data_pipelines.query_arrays import QueryOutput
 from data_pipelines.ragged import Ragged, pad_tokens
 
 
@@ -72,7 +72,7 @@ class BatchShape:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which pairs are drawn, and how often; see `order.pair_weights` and `order.with_cold`.
+    """Which pairs are drawn, and how often; see `order.pair_weights`, `order.with_swaps` and `order.with_cold`.
 
     Attributes:
       batch_size: of the global batch.
@@ -82,6 +82,8 @@ class Sampling:
       recency_half_life: in days; None takes old clicks for as good as new ones.
       cold_share: of all draws, the share that shows products nobody clicked yet, under queries made from their titles;
         without any clicks these are all there is.
+      pseudo_share: of all draws, the share that shows any product, clicked or not, under such queries.
+      query_swap: of the draws from the log, the share that shows another of the product's queries instead.
       max_product_queries: M.
     """
 
@@ -91,6 +93,8 @@ class Sampling:
     purchase_weight: float = 1.0
     recency_half_life: float | None = None
     cold_share: float = 0.0
+    pseudo_share: float = 0.0
+    query_swap: float = 0.0
     max_product_queries: int = 64
 
 
@@ -181,7 +185,7 @@ class TrainPlans:
         shape: BatchShape,
         process_index: int,
         process_count: int,
-        query_masking: QueryMasking | None = None,
+        query_output: QueryOutput | None = None,
         hard_negatives: HardNegatives | None = None,
     ) -> None:
         """Weighs the pairs.
@@ -192,16 +196,18 @@ class TrainPlans:
           shape: sizes of a batch.
           process_index: which host this is.
           process_count: how many share a batch.
-          query_masking: hides words of the queries; None for no such arrays.
+          query_output: changes the queries that are shown, and says what else of them is; None for query_ids alone.
           hard_negatives: further products for each pair; None for no such arrays.
 
         Raises:
           DataError: no pairs to draw, settings out of bounds, or hard negatives of data that cannot be read by row.
         """
         at_least(1, max_product_queries=sampling.max_product_queries)
+        if not 0 <= sampling.pseudo_share < 1:
+            raise DataError(f"pseudo_share={sampling.pseudo_share} is out of bounds; choose from 0 to below 1")
         self._data, self._sampling = data, sampling
         self.shape = shape
-        self._query_masking, self._hard_negatives = query_masking, hard_negatives
+        self._query_output, self._hard_negatives = query_output, hard_negatives
         self.per_pair = hard_negatives.per_pair if hard_negatives else 0
         if hard_negatives and data.product_groups is not None:
             raise DataError(
@@ -210,22 +216,7 @@ class TrainPlans:
             )
         self._query_lengths = data.query_ids.lengths()
         self._process_index, self._process_count = process_index, process_count
-        pairs = data.interactions
-        weights = data.balanced(
-            pair_weights(pairs, sampling.popularity_power, sampling.purchase_weight, sampling.recency_half_life)
-        )
-        self._queries, self._products, clicks = pairs["query_index"], pairs["product_index"], pairs["clicks"]
-        pseudo = data.pseudo_pairs
-        made_up = len(pseudo["query_index"])
-        if made_up and (sampling.cold_share or not weights.any()):
-            weights = (
-                with_cold(weights, made_up, sampling.cold_share)
-                if weights.any()
-                else np.append(weights, np.ones(made_up))
-            )
-            self._queries = np.concatenate([self._queries, pseudo["query_index"]])
-            self._products = np.concatenate([self._products, pseudo["product_index"]])
-            clicks = np.concatenate([clicks, np.ones(made_up, clicks.dtype)])
+        clicks, weights = self._gather_pairs()
         clicked = {"query_index": self._queries, "product_index": self._products, "clicks": clicks}
         self._product_queries = ProductQueries(
             clicked, data.query_keys, data.num_products, sampling.max_product_queries
@@ -237,6 +228,41 @@ class TrainPlans:
         self.share_size = self._order.share(process_count)
         self.pairs_per_epoch = self._order.pairs_per_epoch
         self.share_truncated = self._product_queries.share_truncated
+
+    def _gather_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lists the pairs of the log and what is made up beside it; returns the clicks and the weight of each."""
+        data, sampling, pairs = self._data, self._sampling, self._data.interactions
+        self._queries, self._products, clicks = pairs["query_index"], pairs["product_index"], pairs["clicks"]
+        weights = data.balanced(
+            pair_weights(pairs, sampling.popularity_power, sampling.purchase_weight, sampling.recency_half_life)
+        )
+        if weights.any():
+            weights = with_swaps(weights, self._products, sampling.query_swap)
+            made_up = self._made_up()
+        else:
+            made_up = [(data.pseudo_pairs, 0.0)]
+        for pseudo, share in made_up:
+            count = len(pseudo["query_index"])
+            weights = with_cold(weights, count, share) if weights.any() else np.append(weights, np.ones(count))
+            self._queries = np.concatenate([self._queries, pseudo["query_index"]])
+            self._products = np.concatenate([self._products, pseudo["product_index"]])
+            clicks = np.concatenate([clicks, np.ones(count, clicks.dtype)])
+        return clicks, weights
+
+    def _made_up(self) -> list[tuple[Mapping[str, np.ndarray], float]]:
+        """Pseudo pairs to add to those of the log, and of all pairs up to these, the share that they are to have."""
+        pseudo, sampling = self._data.pseudo_pairs, self._sampling
+        found: list[tuple[Mapping[str, np.ndarray], float]] = []
+        if sampling.cold_share:
+            clicked = np.zeros(self._data.num_products, bool)
+            clicked[self._products] = True
+            cold = ~clicked[pseudo["product_index"]]
+            # What comes after it takes its part of this share, too.
+            share = sampling.cold_share / (1 - sampling.pseudo_share)
+            found.append(({name: values[cold] for name, values in pseudo.items()}, share))
+        if sampling.pseudo_share:
+            found.append((pseudo, sampling.pseudo_share))
+        return found
 
     def _sort_by_group(self, weights: np.ndarray) -> np.ndarray | None:
         """Puts the pairs of a streamed shard side by side; returns each pair's shard, None for random access."""
@@ -275,13 +301,12 @@ class TrainPlans:
             # A pair that has too few negatives shows its own product in their place, which is nobody's negative.
             rows=np.concatenate([products, np.where(negatives == NONE, products[:, None], negatives).reshape(-1)]),
             arrays={
-                "query_ids": query_ids,
                 "query_key": data.query_keys[queries],
                 "product_key": products.astype(np.int32),
                 "product_queries": self._product_queries[products],
                 "query_log_q": self._query_log_q[data.query_keys[queries]],
                 "product_log_q": self._product_log_q[products],
-                **self._masked(queries, query_ids, keys),
+                **self._query_arrays(queries, query_ids, keys),
                 **self._negative_keys(negatives),
             },
             title_tokens=shape.padded(data.title_tokens[shown], shape.max_title_tokens),
@@ -301,11 +326,11 @@ class TrainPlans:
         queries = self._product_queries[np.maximum(negatives, 0).reshape(-1)]
         return {"negative_key": negatives, "negative_queries": queries.reshape(*negatives.shape, -1)}
 
-    def _masked(self, queries: np.ndarray, ids: np.ndarray, keys: np.ndarray) -> dict[str, np.ndarray]:
-        if self._query_masking is None:
-            return {}
+    def _query_arrays(self, queries: np.ndarray, ids: np.ndarray, keys: np.ndarray) -> dict[str, np.ndarray]:
+        if self._query_output is None:
+            return {"query_ids": ids}
         texts = self._data.queries
-        return self._query_masking.arrays([texts[query] for query in queries.tolist()], ids, keys)
+        return self._query_output.arrays([texts[query] for query in queries.tolist()], ids, keys)
 
 
 def at_least(minimum: int, **values: int) -> None:

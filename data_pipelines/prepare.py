@@ -21,6 +21,7 @@ from data_pipelines.checks import Patterns
 from data_pipelines.disk import disk_errors
 from data_pipelines.errors import DataError
 from data_pipelines.interactions import add_up, pseudo_pairs, train_queries
+from data_pipelines.keyword_weights import weigh_keywords
 from data_pipelines.log_checks import ClickChecker, Clicks, QrelChecker, checked_queries
 from data_pipelines.manifest import KIND, foreign_content, write_manifest
 from data_pipelines.parallel import Runner, RunnerName, choose_runner
@@ -74,7 +75,7 @@ def prepare(
       tokenizer: "wordpiece" or "unigram" to train one; else a folder that holds one, or its name on the Hugging Face
         hub.
       vocab_size: tokens at most of a trained one, 8,192 by default.
-      pseudo_queries: how many queries at most are made up from the title of a product that nobody clicked.
+      pseudo_queries: how many queries at most are made up from the title of a product.
       storage: "array_record" for reading any product at any time from a disk or a mounted bucket, "tfrecord" for
         streaming from object storage.
       max_bad_share: the share of a table's rows, 0 to 1, that may be set aside.
@@ -165,7 +166,7 @@ class _Job:
         pq.write_table(pairs, root / "interactions.parquet")
         clicked = np.zeros(len(products.index), bool)
         clicked[pairs["product_index"]] = True
-        shards = self._write_shards(root, work, products, clicked, _keywords(list(checker.queries), pairs))
+        shards = self._write_shards(root, work, products, self._keywords(list(checker.queries), pairs, products))
         counts |= self._write_queries(root, checker.queries, shards, tokenizer)
         columns = {name: pa.array(products.spool.column(name), pa.string()) for name in ("product_id", "category")}
         columns |= {"title_tokens": shards.title_tokens, "num_images": shards.num_images}
@@ -231,12 +232,18 @@ class _Job:
     def _train_tokenizer(self, texts: Iterable[str]) -> TextTokenizer:
         return train_tokenizer(texts, self.options["vocab_size"], self.options["tokenizer"])
 
-    def _write_shards(
-        self, root: Path, work: Path, products: CheckedProducts, clicked: np.ndarray, keywords: KeywordSet
-    ) -> WrittenShards:
+    def _keywords(self, queries: list[str], pairs: pa.Table, products: CheckedProducts) -> KeywordSet:
+        clicks = np.bincount(pairs["query_index"], weights=pairs["clicks"], minlength=len(queries))
+        keywords = KeywordSet.from_queries(queries, clicks.astype(np.int64).tolist())
+        if not self.options["pseudo_queries"]:
+            return keywords  # nothing else asks for weights
+        columns = {name: pairs[name].to_numpy() for name in ("query_index", "product_index")}
+        return weigh_keywords(keywords, products.spool.column("title"), queries, columns)
+
+    def _write_shards(self, root: Path, work: Path, products: CheckedProducts, keywords: KeywordSet) -> WrittenShards:
         plan = ShardPlan(root, work, *(self.options[name] for name in ("storage", "shard_bytes", "pseudo_queries")))
         with self._bar("write products", "shards", len(plan.lengths(products))) as bar:
-            return write_shards(plan, products, clicked, keywords, self.runner, bar.update)
+            return write_shards(plan, products, keywords, self.runner, bar.update)
 
     def _write_queries(
         self, root: Path, queries: dict[str, int], shards: WrittenShards, tokenizer: TextTokenizer
@@ -275,11 +282,6 @@ class _Texts:
 
     def __iter__(self) -> Iterator[str]:
         return chain(self.products.spool.column("title"), self.queries)
-
-
-def _keywords(queries: list[str], pairs: pa.Table) -> KeywordSet:
-    clicks = np.bincount(pairs["query_index"], weights=pairs["clicks"], minlength=len(queries))
-    return KeywordSet.from_queries(queries, clicks.astype(np.int64).tolist())
 
 
 def _names(files: list[Path]) -> str:

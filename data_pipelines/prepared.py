@@ -140,7 +140,7 @@ class DataTables(abc.ABC):
 
     @cached_property
     def pseudo_pairs(self) -> dict[str, np.ndarray]:
-        """Pairs of products that nobody clicked and queries made from their titles, sorted by product.
+        """Pairs of products, clicked or not, and queries made from their titles, sorted by product.
 
         Keys: `query_index` (into `queries`), `product_index`; equally long int32 arrays.
         """

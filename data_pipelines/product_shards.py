@@ -10,7 +10,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,7 +33,7 @@ class ShardPlan:
       work: the folder of the products that were checked, see `product_parts`.
       storage: the form of the shards.
       shard_bytes: their target size.
-      pseudo_queries: how many at most for each product that nobody clicked.
+      pseudo_queries: how many at most for each product.
     """
 
     root: Path
@@ -57,7 +56,7 @@ class WrittenShards(NamedTuple):
       lengths: S numbers of records.
       title_tokens: int32[N].
       num_images: int32[N].
-      pseudo_queries: list<string>[N], no queries for a product that was clicked.
+      pseudo_queries: list<string>[N].
     """
 
     lengths: list[int]
@@ -69,7 +68,6 @@ class WrittenShards(NamedTuple):
 def write_shards(
     plan: ShardPlan,
     products: CheckedProducts,
-    clicked: np.ndarray,
     keywords: KeywordSet,
     runner: Runner,
     done: Callable[[], object],
@@ -79,15 +77,15 @@ def write_shards(
     Args:
       plan: how and where.
       products: at least one.
-      clicked: bool[N], whether anybody clicked each product.
-      keywords: the words that shoppers use.
+      keywords: the words that shoppers use, and how likely.
       runner: who writes the shards.
       done: called for each shard once it is written.
     """
     lengths = plan.lengths(products)
     products.spool.save(plan.work / _SPOOL)
-    pq.write_table(pa.table({"clicked": clicked}), plan.work / _CLICKED)
-    pq.write_table(pa.table({"word": pa.array(sorted(keywords.words), pa.string())}), plan.work / _KEYWORDS)
+    known = sorted(keywords.words)
+    weights = pa.array([keywords.weights.get(word) for word in known], pa.float64())
+    pq.write_table(pa.table({"word": pa.array(known, pa.string()), "weight": weights}), plan.work / _KEYWORDS)
     ends = accumulate(lengths)
     tasks = [
         _Task(plan, number, end - length, end) for number, (end, length) in enumerate(zip(ends, lengths, strict=True))
@@ -102,7 +100,6 @@ def write_shards(
 
 
 _SPOOL = "catalogue.arrow"
-_CLICKED = "clicked.parquet"
 _KEYWORDS = "keywords.parquet"
 _NUM_BYTES = b"num_bytes"
 
@@ -130,8 +127,10 @@ class _Tools(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _tools(plan: ShardPlan) -> _Tools:
-    words = pq.read_table(plan.work / _KEYWORDS)["word"].to_pylist()
-    return _Tools(load_tokenizer(plan.root / "tokenizer"), KeywordSet(frozenset(words)))
+    table = pq.read_table(plan.work / _KEYWORDS)
+    rows = zip(table["word"].to_pylist(), table["weight"].to_pylist(), strict=True)
+    weights = {word: weight for word, weight in rows if weight is not None}
+    return _Tools(load_tokenizer(plan.root / "tokenizer"), KeywordSet(frozenset(table["word"].to_pylist()), weights))
 
 
 def _write(task: _Task) -> None:
@@ -149,8 +148,6 @@ class _Shard:
         plan = task.plan
         self._tools = _tools(plan)
         self._spool = ProductSpool.open(plan.work / _SPOOL, task.start, task.stop)
-        clicked = pq.read_table(plan.work / _CLICKED, memory_map=True)["clicked"].slice(task.start, len(self._spool))
-        self._clicked = clicked.to_pylist()
         self._count = plan.pseudo_queries
         self._title_tokens: list[int] = []
         self._num_images: list[int] = []
@@ -179,11 +176,8 @@ class _Shard:
         )
 
     def _learn(self, product: Product, title_tokens: int) -> None:
-        is_cold = not self._clicked[len(self._title_tokens)]
         self._title_tokens.append(title_tokens)
         self._num_images.append(len(product.images))
         self._pseudo_queries.append(
-            pseudo_queries(product.title, product.product_id, self._count, self._tools.keywords)
-            if is_cold and self._count
-            else []
+            pseudo_queries(product.title, product.product_id, self._count, self._tools.keywords) if self._count else []
         )

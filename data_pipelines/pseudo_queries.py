@@ -1,10 +1,11 @@
-"""Queries for products that nobody has clicked yet: short pieces of their titles."""
+"""Queries made of titles: what shoppers might type for products, those that nobody clicked yet included."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import accumulate
+from math import log1p
 from typing import NamedTuple
 
 from data_pipelines.keywords import query_keyword_key
@@ -44,15 +45,16 @@ def pseudo_queries(title: str, product_id: str, count: int, keywords: KeywordSet
 
     They are one to four words of the title that stand next to each other; of a run of characters without spaces
     (Chinese, say) two to six. Compounds are kept whole where possible. Pieces made of keywords come first, since the
-    rest of a title is what sellers write and shoppers do not: a "new 2024 model" has few seekers. Among equals a hash
-    of the product's id and the piece decides, so that every machine and every run chooses alike, and products with one
-    title differ.
+    rest of a title is what sellers write and shoppers do not: a "new 2024 model" has few seekers. Among those that are
+    as much of keywords, chance decides, in proportion to the mean weight of their keywords (Efraimidis and Spirakis
+    2006); it is a hash of the product's id and the piece, so that every machine and every run chooses alike, and
+    products with one title differ.
 
     Args:
       title: any text.
       product_id: whose title it is.
       count: how many queries at most.
-      keywords: the words that shoppers use.
+      keywords: the words that shoppers use, and how likely.
 
     Returns:
       Up to `count` distinct queries, as `words` spells them; none for a title without words.
@@ -60,15 +62,19 @@ def pseudo_queries(title: str, product_id: str, count: int, keywords: KeywordSet
     runs = list(_runs(title))
     starts = list(accumulate((len(run.units) for run in runs), initial=0))
     found = [
-        (start + first, start + end)
+        (start + first, start + end, keywords.weights.get("".join(run.units[first:end]), 1.0))
         for start, run in zip(starts, runs, strict=False)
         for first, end in keywords.matches(run.units)
     ]
 
-    def rank(span: _Span) -> tuple[bool, float, bytes]:
-        covered = sum(end - first for first, end in found if span.first <= first and end <= span.end)
+    def rank(span: _Span) -> tuple[bool, float, float, bytes]:
+        inside = [(end - first, weight) for first, end, weight in found if span.first <= first and end <= span.end]
+        covered = sum(length for length, _ in inside)
+        weight = sum(weight for _, weight in inside) / len(inside) if inside else 1.0
         digest = blake2b(f"{product_id}\n{span.text}".encode("utf-8", "replace"), digest_size=8).digest()
-        return span.broken or len(span.text) == 1, -covered / (span.end - span.first), digest
+        chance = (int.from_bytes(digest) >> 11) * 2.0**-53
+        waiting = -log1p(-chance) / weight
+        return span.broken or len(span.text) == 1, -covered / (span.end - span.first), waiting, digest
 
     chosen: dict[str, str] = {}
     for span in sorted(_spans(runs, starts), key=rank):

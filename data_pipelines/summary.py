@@ -53,8 +53,8 @@ class PrepareSummary:
             self._pictures(),
             f"  training      {counts['interactions']:>12,}   pairs of query and product, "
             f"{counts['queries']:,} queries, {counts['query_keys']:,} keyword sets",
-            f"  pseudo        {counts['pseudo_pairs']:>12,}   pairs for the {self.share_cold:.1%} of products that "
-            f"nobody clicked, {counts['pseudo_queries']:,} queries made of their titles",
+            f"  pseudo        {counts['pseudo_pairs']:>12,}   pairs of products and pieces of their titles, "
+            f"{counts['pseudo_queries']:,} new queries; nobody clicked {self.share_cold:.1%} of the products",
             f"  dev           {counts['qrels']:>12,}   judgements of {counts['dev_queries']:,} queries",
             f"  tokenizer     {counts['vocabulary']:>12,}   tokens; {self.mean_title_tokens:.1f} in a mean title",
         ]

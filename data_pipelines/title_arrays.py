@@ -10,6 +10,7 @@ import numpy as np
 from data_pipelines.errors import DataError
 from data_pipelines.masking import mask_words
 from data_pipelines.tokenizer import TextTokenizer
+from data_pipelines.word_keys import word_keys
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,23 @@ class TitleOutput:
     Attributes:
       spans: also title_words and title_keywords.
       mask_share: of the words, the share hidden in masked_title_ids and asked for in title_targets; 0 for neither.
-      tokenizer: needed to mask.
+      word_keys: also title_word_keys.
+      tokenizer: needed to mask, and for keys of words.
 
     Raises:
-      DataError: words are to be hidden without a tokenizer.
+      DataError: words are to be hidden, or keys of them given, without a tokenizer.
     """
 
     spans: bool = False
     mask_share: float = 0.0
+    word_keys: bool = False
     tokenizer: TextTokenizer | None = None
 
     def __post_init__(self) -> None:
         if self.mask_share and self.tokenizer is None:
             raise DataError(f"mask_share={self.mask_share} needs the tokenizer, which knows what hides a word; pass it")
+        if self.word_keys and self.tokenizer is None:
+            raise DataError("word_keys needs the tokenizer, which knows what is unknown to it; pass it")
 
     def arrays(
         self, ids: np.ndarray, words: np.ndarray, keywords: np.ndarray, keys: np.ndarray | None
@@ -50,6 +55,8 @@ class TitleOutput:
         found = {"title_ids": ids}
         if self.spans:
             found |= {"title_words": words, "title_keywords": keywords}
+        if self.word_keys and self.tokenizer is not None:
+            found["title_word_keys"] = word_keys(ids, words, self.tokenizer.special_ids)
         if self.mask_share and self.tokenizer is not None and keys is not None:
             tokenizer = self.tokenizer
             masked, targets = mask_words(

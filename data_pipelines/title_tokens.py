@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +20,16 @@ _MAX_UNITS = 8  # longer runs of a script without spaces are whole queries rathe
 
 @dataclass(frozen=True)
 class KeywordSet:
-    """The words that shoppers use, as `keywords.words` gives them."""
+    """The words that shoppers use, as `keywords.words` gives them.
+
+    Attributes:
+      words: all of them.
+      weights: how likely each is to be typed by those who want a product that has it in its title, above 0; see
+        `keyword_weights`. Those without one count 1.
+    """
 
     words: frozenset[str]
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_queries(cls, queries: Iterable[str], clicks: Iterable[int]) -> KeywordSet:

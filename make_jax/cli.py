@@ -156,9 +156,7 @@ def convert(source: str, folder: Path, out: Path, **options: Any) -> None:
     help="wordpiece or unigram to train one; else a folder that holds one, or its name on the Hugging Face hub.",
 )
 @click.option("--vocab-size", type=click.IntRange(min=64), show_default="8192", help="Largest vocabulary to train.")
-@click.option(
-    "--pseudo-queries", type=click.IntRange(min=0), default=2, help="Made of the title of a product nobody clicked."
-)
+@click.option("--pseudo-queries", type=click.IntRange(min=0), default=2, help="Made of the title of each product.")
 @click.option(
     "--storage",
     type=click.Choice(["array_record", "tfrecord"]),

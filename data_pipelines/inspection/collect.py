@@ -59,7 +59,7 @@ class Inspection:
             f"  products      {contents.num_products:>12,}   {contents.share_cold:.1%} nobody clicked, "
             f"{contents.share_without_title:.1%} without title",
             f"  pairs         {len(contents.pair_clicks):>12,}   of query and product, and "
-            f"{contents.num_pseudo_pairs:,} made up for products that nobody clicked",
+            f"{contents.num_pseudo_pairs:,} made up of titles",
             f"  queries       {len(contents.query_tokens):>12,}   {self.queries_cut:.1%} longer than "
             f"{self.shape.max_query_tokens} tokens; titles: {self.titles_cut:.1%} longer than "
             f"{self.shape.max_title_tokens}",

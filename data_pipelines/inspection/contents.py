@@ -52,7 +52,7 @@ class Contents:
       num_images: int32[N], pictures of each product.
       pair_clicks: int32[pairs], clicks of each pair of query and product.
       product_clicks: int64[N], clicks of each product.
-      num_pseudo_pairs: pairs of products that nobody clicked and queries made from their titles.
+      num_pseudo_pairs: pairs of products and queries made from their titles.
       num_dev_queries: judged queries set aside for evaluation.
       share_cold: of the products, those that are in no pair.
       has_regions: products come with region features in place of pictures.

@@ -66,7 +66,7 @@ class Example:
       category: "" for none.
       title: as it was given; "" for none, or where the product's record is damaged.
       query: as it was typed, or made up.
-      is_made_up: whether the query was made from the title, as nobody clicked the product.
+      is_made_up: whether the query was made from the title.
       clicks: of the pair in the log.
       purchases: of the pair in the log.
       pictures: that the model sees.

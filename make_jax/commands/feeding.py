@@ -9,9 +9,11 @@ from pathlib import Path
 from data_pipelines.augmentation import AugmentSpec
 from data_pipelines.plans import BatchShape, FeedOptions, Sampling
 from data_pipelines.prepared import ProductData, open_data
-from data_pipelines.query_arrays import QueryMasking
+from data_pipelines.query_arrays import QueryMasking, QueryOutput
+from data_pipelines.query_variation import QueryVariation
 from data_pipelines.title_arrays import TitleOutput
 from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.word_keys import QueryWordKeys
 from make_jax.config import Experiment
 from make_jax.errors import UserError
 
@@ -79,6 +81,8 @@ def sampling(experiment: Experiment) -> Sampling:
         purchase_weight=data.purchase_weight,
         recency_half_life=data.recency_half_life,
         cold_share=data.cold_share,
+        pseudo_share=data.pseudo_share,
+        query_swap=data.query_swap,
         max_product_queries=data.product_queries,
     )
 
@@ -103,19 +107,30 @@ def feed_options(experiment: Experiment) -> FeedOptions:
     return FeedOptions(prefetch=data.prefetch, max_bad_share=data.max_bad_share, stall_seconds=data.stall_seconds)
 
 
-def masking(experiment: Experiment, data: ProductData) -> tuple[TitleOutput, QueryMasking | None]:
-    """Which words of titles and queries are hidden: none without MLM; raises UserError where none can be."""
-    objectives = experiment.objectives
-    if objectives.mlm == 0:
+def text_outputs(experiment: Experiment, data: ProductData) -> tuple[TitleOutput, QueryOutput | None]:
+    """What is shown of titles and queries: changed, hidden or counted words; raises UserError where none can be hidden.
+
+    None: queries are shown as they are, and nothing else of them.
+    """
+    objectives, settings = experiment.objectives, experiment.data
+    masks, compares = objectives.mlm > 0, objectives.keyword_mask == "title"
+    varies = settings.query_drop > 0 or settings.query_shuffle > 0
+    if not (masks or compares or varies):
         return TitleOutput(), None
     tokenizer = load_tokenizer(data.tokenizer_path)
-    if tokenizer.mask_id is None:
+    if masks and tokenizer.mask_id is None:
         raise UserError(
             f"objectives.mlm is {objectives.mlm}, but the tokenizer of {data.path} has no mask token; set "
             "objectives.mlm=0 or run make-jax prepare again with another --tokenizer"
         )
-    titles = TitleOutput(mask_share=objectives.mask_share, tokenizer=tokenizer)
-    return titles, QueryMasking(objectives.mask_share, tokenizer)
+    share = objectives.mask_share
+    titles = TitleOutput(mask_share=share if masks else 0.0, word_keys=compares, tokenizer=tokenizer)
+    return titles, QueryOutput(
+        tokenizer,
+        variation=QueryVariation(settings.query_drop, settings.query_shuffle) if varies else None,
+        masking=QueryMasking(share, tokenizer) if masks else None,
+        word_keys=QueryWordKeys(tokenizer) if compares else None,
+    )
 
 
 def check_pictures(experiment: Experiment, data: ProductData) -> None:

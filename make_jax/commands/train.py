@@ -17,16 +17,16 @@ from data_pipelines.hard_negatives import HardNegatives, open_negatives
 from data_pipelines.input import catalogue_batches, query_batches, train_batches
 from data_pipelines.plans import TrainPlans
 from data_pipelines.prepared import ProductData
-from data_pipelines.query_arrays import QueryMasking
+from data_pipelines.query_arrays import QueryOutput
 from data_pipelines.tokenizer import load_tokenizer
 from make_jax.commands.feeding import (
     augmentation,
     batch_shape,
     check_pictures,
     feed_options,
-    masking,
     open_training_data,
     sampling,
+    text_outputs,
 )
 from make_jax.commands.start_from import initial_parameters
 from make_jax.config import Experiment
@@ -66,9 +66,9 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
     experiment = _complete(experiment, data)
     mesh_for(experiment)  # like the next lines: refused before a run directory exists
     _check_optimizer(experiment)
-    titles, query_masking = masking(experiment, data)
+    titles, query_output = text_outputs(experiment, data)
     negatives = _hard_negatives(experiment, data)
-    plans = _training_plans(data, experiment, query_masking, negatives)
+    plans = _training_plans(data, experiment, query_output, negatives)
     initial = functools.cache(lambda: initial_parameters(experiment, data.tokenizer_path))
     # A run that is under way needs the one that it came from no more.
     origin = None if (workdir / "experiment.json").exists() else initial()
@@ -151,7 +151,7 @@ def _hard_negatives(experiment: Experiment, data: ProductData) -> HardNegatives 
 def _training_plans(
     data: ProductData,
     experiment: Experiment,
-    query_masking: QueryMasking | None,
+    query_output: QueryOutput | None,
     negatives: HardNegatives | None,
 ) -> TrainPlans:
     plans = TrainPlans(
@@ -160,7 +160,7 @@ def _training_plans(
         batch_shape(experiment),
         jax.process_index(),
         jax.process_count(),
-        query_masking,
+        query_output,
         negatives,
     )
     if plans.share_truncated:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from make_jax.config.checks import require
 from make_jax.config.data import DataConfig
-from make_jax.config.model import FusionConfig, ImageConfig, ModelConfig, TextConfig, TransformerConfig
+from make_jax.config.model import SCALAR_GATES, FusionConfig, ImageConfig, ModelConfig, TextConfig, TransformerConfig
 from make_jax.config.objectives import CONTRASTS, OBJECTIVES, ObjectivesConfig
 from make_jax.config.training import SEEDS, MeshConfig, OptimizerConfig, TrainingConfig
 
@@ -33,6 +33,7 @@ class Experiment:
         require(bool(self.name.strip()), "name is empty; give the experiment a name")
         self._check_objectives()
         self._check_modalities()
+        self._check_gate()
 
     def _check_modalities(self) -> None:
         needs_title, needs_image = (
@@ -47,6 +48,15 @@ class Experiment:
                     f"objectives.{name} is {weight}, but with model.modalities {self.model.modalities!r} there is no "
                     f"such vector; set objectives.{name}=0",
                 )
+
+    def _check_gate(self) -> None:
+        weight, kind, modalities = self.objectives.gate_supervision, self.model.fusion.kind, self.model.modalities
+        require(
+            weight == 0 or (kind in SCALAR_GATES and modalities == "both"),
+            f"objectives.gate_supervision is {weight}, but with model.fusion.kind {kind!r} and model.modalities "
+            f"{modalities!r} no gate weighs title against picture; set objectives.gate_supervision=0 or "
+            f"model.fusion.kind={SCALAR_GATES[0]} and model.modalities=both",
+        )
 
     def _check_objectives(self) -> None:
         objectives, batch, image = self.objectives, self.training.batch_size, self.model.image

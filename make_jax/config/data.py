@@ -13,7 +13,10 @@ class DataConfig:
 
     A pair is drawn with probability ∝ (clicks + purchase_weight · purchases) ** popularity_power, halved for every
     `recency_half_life` days that its last click is older than the log's end (None: age does not matter). `cold_share`
-    of the draws show products that nobody clicked yet, under short queries made from their titles. `product_queries`
+    of the draws show products that nobody clicked yet, under short queries made from their titles; `pseudo_share` of
+    the draws show any product so. `query_swap` of the draws from the log show a product under another of its queries,
+    each as likely. Of the queries shown, `query_drop` lose a word and `query_shuffle` have their words reordered, if
+    they have two or more. `product_queries`
     is M: how many of the queries that a product was clicked under travel with it, so that it is never taken as their
     negative.
 
@@ -30,6 +33,10 @@ class DataConfig:
     purchase_weight: float = 1.0
     recency_half_life: float | None = None
     cold_share: float = 0.05
+    pseudo_share: float = 0.0
+    query_swap: float = 0.0
+    query_drop: float = 0.0
+    query_shuffle: float = 0.0
     product_queries: int = 64
     crop: float = 1.0
     aspect: float = 1.0
@@ -48,7 +55,15 @@ class DataConfig:
         at_least("data", 1, product_queries=self.product_queries, prefetch=self.prefetch)
         at_least("data", 0, length_multiple=self.length_multiple)
         at_least("data", 1.0, aspect=self.aspect)
-        share("data", cold_share=self.cold_share, max_bad_share=self.max_bad_share)
+        share("data", cold_share=self.cold_share, pseudo_share=self.pseudo_share, max_bad_share=self.max_bad_share)
+        require(
+            self.cold_share + self.pseudo_share < 1,
+            f"data.cold_share is {self.cold_share} and data.pseudo_share {self.pseudo_share}, which leaves no draws to "
+            "the log; lower one of them",
+        )
+        for name in ("query_swap", "query_drop", "query_shuffle"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"data.{name} is {value}, but it is a share of the queries, in [0, 1]")
         share("data", brightness=self.brightness, contrast=self.contrast, saturation=self.saturation)
         require(0 < self.crop <= 1, f"data.crop is {self.crop}, but the share of a picture kept is in (0, 1]")
         require(0 <= self.hue <= 0.5, f"data.hue is {self.hue}, but hues are turned by at most half a circle, 0.5")

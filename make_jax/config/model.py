@@ -7,6 +7,8 @@ from typing import Literal
 
 from make_jax.config.checks import at_least, require, share
 
+SCALAR_GATES = ("modal_adaptation", "cross_attention")  # kinds of fusion that weigh title against picture
+
 
 @dataclass(frozen=True)
 class TransformerConfig:

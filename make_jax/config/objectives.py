@@ -8,7 +8,7 @@ from typing import Literal
 from make_jax.config.checks import at_least, require
 
 CONTRASTS = ("qic", "query_title", "query_image", "title_image", "title_product", "image_product")
-OBJECTIVES = (*CONTRASTS, "qim", "qim2", "mlm", "mpm", "mpm_r")
+OBJECTIVES = (*CONTRASTS, "qim", "qim2", "mlm", "mpm", "mpm_r", "gate_supervision")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class ObjectivesConfig:
     further negatives of the queries in `qic`; so are `hard_negatives` mined products for each pair (with
     training.negatives), each of which counts `hard_negative_weight` times (softmax only). `log_q`, from 0 to 1, is how
     much of the popularity that batches are drawn by is taken off the negatives' logits (softmax only).
+
+    Keyword Enhancement: `keyword_mask` says which products are no negatives of a query though they came with another:
+    with "none" only its own, with "query" those that the log says it led to, with "title" also those whose title has
+    all of its words. `positives` "many" takes what the log says for positives instead of leaving it out.
 
     Matching: `qim` judges (query, title, picture) and `qim2` (query, picture) with `matching_layers` of a
     cross-encoder, on `matching_share` of the rows of a batch, each with a drawn negative for its query and its product.
@@ -41,6 +45,8 @@ class ObjectivesConfig:
     scale: float = 20.0
     scale_max: float = 100.0
     bias: float = -10.0
+    keyword_mask: Literal["none", "query", "title"] = "query"
+    positives: Literal["one", "many"] = "one"
     memory_size: int = 0
     hard_negatives: int = 0
     hard_negative_weight: float = 1.0
@@ -55,6 +61,7 @@ class ObjectivesConfig:
     mpm_r: float = 0.0
     patch_mask_share: float = 0.4
     patch_negatives: int = 512
+    gate_supervision: float = 0.0
 
     def __post_init__(self) -> None:
         at_least("objectives", 0.0, **{name: getattr(self, name) for name in OBJECTIVES})
@@ -76,6 +83,11 @@ class ObjectivesConfig:
         self._check_sigmoid()
         self._check_hard_negatives()
         self._check_parts()
+        require(
+            self.positives == "one" or self.keyword_mask != "none",
+            f"objectives.positives is {self.positives!r}, but with objectives.keyword_mask 'none' nothing is taken "
+            "from the log; set objectives.keyword_mask=query or objectives.positives=one",
+        )
 
     def _check_sigmoid(self) -> None:
         """The sigmoid judges every pair for itself: there is no positive to push ahead, and no sum to correct."""
@@ -106,6 +118,12 @@ class ObjectivesConfig:
         )
 
     def _check_parts(self) -> None:
+        teachers_of_both = self.qic > 0 or (self.query_title > 0 and self.query_image > 0)
+        require(
+            self.gate_supervision == 0 or teachers_of_both,
+            f"objectives.gate_supervision is {self.gate_supervision}, but nothing teaches queries to rank by title and "
+            "by picture; set objectives.qic=1 or objectives.gate_supervision=0",
+        )
         require(
             self.memory_size == 0 or self.qic > 0,
             f"objectives.memory_size is {self.memory_size}, but objectives.qic is 0 and nothing else uses the memory; "

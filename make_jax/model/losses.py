@@ -18,12 +18,13 @@ from make_jax.objectives.contrastive import (
     Past,
     Side,
     am_softmax,
-    false_negatives,
     log_counts,
     same_products,
     sigmoid_contrast,
 )
+from make_jax.objectives.gate import gate_loss, gate_targets
 from make_jax.objectives.hard_negatives import NONE, hard_negatives, joined
+from make_jax.objectives.keywords import Judged, Keys, judge_pairs
 from make_jax.objectives.matching import Pairs, draw_pairs, matching_loss
 from make_jax.objectives.memory import Memory, filled, past_negatives, remember
 
@@ -87,10 +88,12 @@ def objective_losses(
       memory: of the batches before, None without one.
       key: decides what is drawn.
     """
-    excluded = false_negatives(batch["query_key"], batch["product_key"], batch["product_queries"])
+    judged = _judged(config, batch)
+    excluded = judged.excluded | judged.positive  # what is never drawn as a negative; the diagonal is not anyway
     for_pairs, for_patches = jax.random.split(key)
     found = (
-        _contrasts(config, outputs, batch, excluded, memory)
+        _contrasts(config, outputs, batch, judged, memory)
+        | _gate(config, outputs, excluded)
         | _matching(config, outputs, heads, excluded, for_pairs)
         | _hidden_tokens(config, towers, heads, batch)
         | _hidden_patches(config, towers.image, heads, batch, for_patches)
@@ -100,7 +103,7 @@ def objective_losses(
     found |= {
         "scale": outputs.scale,
         "weight_text": jnp.mean(outputs.products.weights[:, 0]),
-        "masked_share": jnp.mean(excluded.astype(jnp.float32)),
+        **_shares(config, judged),
     }
     if config.contrast == "sigmoid":
         found["bias"] = outputs.bias
@@ -112,29 +115,61 @@ def objective_losses(
     return loss, found, _remember(outputs, batch, memory)
 
 
+def _judged(config: ObjectivesConfig, batch: Batch) -> Judged:
+    keys = Keys(batch["query_key"], batch["product_key"], batch["product_queries"])
+    if config.keyword_mask == "title":
+        keys = keys._replace(query_words=batch["query_word_keys"], title_words=batch["title_word_keys"])
+    return judge_pairs(keys, config.keyword_mask, config.positives == "many")
+
+
+def _shares(config: ObjectivesConfig, judged: Judged) -> Metrics:
+    """Of all pairs of the batch, how many are left out, and how many are further positives."""
+    found = {"masked_share": jnp.mean(judged.excluded.astype(jnp.float32))}
+    if config.keyword_mask == "title":
+        found["masked_title_share"] = jnp.mean(judged.by_title.astype(jnp.float32))
+    if config.positives == "many":
+        further = jnp.sum(judged.positive) - len(judged.positive)
+        found["positive_share"] = further / judged.positive.size
+    return found
+
+
 def _contrasts(
-    config: ObjectivesConfig, outputs: Outputs, batch: Batch, excluded: jax.Array, memory: Memory | None
+    config: ObjectivesConfig, outputs: Outputs, batch: Batch, judged: Judged, memory: Memory | None
 ) -> Metrics:
     """QIC, its parts, and the contrasts among a product's own parts (all pairs: CommerceMM, Yu et al. 2022)."""
     asked = [name for name in CONTRASTS if getattr(config, name) > 0]
     sides = _sides(config, outputs, batch)
-    among_products = excluded
+    of_queries = judged.excluded, judged.positive
+    among_products = of_queries
     if any("query" not in _SIDES[name] for name in asked):
-        among_products = same_products(batch["product_key"], batch["title_ids"], sides["title"].present)
+        same = same_products(batch["product_key"], batch["title_ids"], sides["title"].present)
+        among_products = same, jnp.eye(len(same), dtype=bool)
     found = {}
     for name in asked:
         rows, columns = (sides[side] for side in _SIDES[name])
-        left_out, past = excluded if "query" in _SIDES[name] else among_products, None
+        left_out, positive = of_queries if "query" in _SIDES[name] else among_products
+        past = None
         if name == "qic" and memory is not None:
             columns, past = _with_past(config, columns, batch, memory)
         if name == "qic" and outputs.negatives is not None:
             hard = _hard_negatives(config, outputs.negatives, batch)
             past = hard if past is None else joined(past, hard)
         if config.contrast == "sigmoid":
-            found[name] = sigmoid_contrast(rows, columns, left_out, outputs.scale, outputs.bias, past)
+            found[name] = sigmoid_contrast(rows, columns, left_out, outputs.scale, outputs.bias, past, positive)
         else:
-            found[name] = am_softmax(rows, columns, left_out, outputs.scale, config.margin, past)
+            found[name] = am_softmax(rows, columns, left_out, outputs.scale, config.margin, past, positive)
     return found
+
+
+def _gate(config: ObjectivesConfig, outputs: Outputs, excluded: jax.Array) -> Metrics:
+    """The modal weights against those that each modality earned alone; `gate_target_text` is the mean of the latter."""
+    if config.gate_supervision == 0:
+        return {}
+    products = outputs.products
+    both = jnp.all(products.weights > 0, axis=1)
+    targets = gate_targets(outputs.queries, products.title, products.picture, excluded, both, outputs.scale)
+    wanted = jnp.sum(jnp.where(both, targets[:, 0], 0.0)) / jnp.maximum(jnp.sum(both), 1)
+    return {"gate_supervision": gate_loss(products.weights, targets, both), "gate_target_text": wanted}
 
 
 def _sides(config: ObjectivesConfig, outputs: Outputs, batch: Batch) -> dict[str, Side]:
@@ -279,4 +314,5 @@ def example_targets(config: ModelConfig) -> dict[str, Any]:
     for name, length in (("query", config.query.max_tokens), ("title", config.title.max_tokens)):
         tokens = jnp.full((1, length), int(config.pad_id == 0), jnp.int32)
         found |= {f"masked_{name}_ids": tokens, f"{name}_targets": tokens}
+        found[f"{name}_word_keys"] = tokens
     return found | {"query_log_q": log_q, "product_log_q": log_q}

@@ -79,7 +79,13 @@ def log_counts(log_q: jax.Array, drawn: jax.Array | int, strength: float) -> jax
 
 
 def am_softmax(
-    rows: Side, columns: Side, excluded: jax.Array, scale: jax.Array, margin: float, past: Past | None = None
+    rows: Side,
+    columns: Side,
+    excluded: jax.Array,
+    scale: jax.Array,
+    margin: float,
+    past: Past | None = None,
+    positive: jax.Array | None = None,
 ) -> jax.Array:
     """Additive-margin softmax over the batch, both directions, mean over the pairs that are present: float32 scalar.
 
@@ -87,37 +93,55 @@ def am_softmax(
     rows→columns and columns→rows (predecessor of MAKE, Taobao tech 2022; Wang et al. 2018, AM-Softmax). m = 0 is the
     softmax contrast of CLIP.
 
+    With several positives P_i of a row, `L_i = −1/|P_i| Σ_{p∈P_i} log e^{s(c_ip−m)} / (Σ_{p∈P_i} e^{s(c_ip−m)} +
+    Σ_{j∉P_i} e^{s c_ij})`, and the mean over the rows that have any (Khosla et al. 2020, SupCon, L_out).
+
     Args:
       rows, columns: the two sides.
       excluded: bool[B, B], pairs that are no negatives of each other.
       scale: scalar s, the inverse temperature.
       margin: m ≥ 0, subtracted from the positives' cosine.
       past: further negatives in the direction rows→columns.
+      positive: bool[B, B], no pair of it excluded; None for the diagonal.
     """
-    positive = jnp.eye(excluded.shape[0], dtype=bool)
+    positive = _diagonal(excluded) if positive is None else positive
     cosine = _cosine(rows, columns)
     logits = scale * jnp.where(positive, cosine - margin, cosine)
-    absent = ~(columns.present[None, :] & rows.present[:, None])
-    logits = jnp.where(excluded | (absent & ~positive), -jnp.inf, logits)
-    wanted = jnp.diagonal(logits)
+    present = rows.present[:, None] & columns.present[None, :]
+    counted = positive & present
+    logits = jnp.where(excluded | ~present, -jnp.inf, logits)
     to_columns = jnp.where(positive, logits, logits - _along_rows(columns.log_count))
     if past is not None:
         kept = scale * _past_cosine(rows, past) - past.log_count
         kept = jnp.where(past.excluded, -jnp.inf, kept)
         to_columns = jnp.concatenate([to_columns, kept.reshape(kept.shape[0], -1)], axis=1)
     to_rows = jnp.where(positive, logits, logits - _along_rows(rows.log_count).T)
-    lost = (jax.nn.logsumexp(to_columns, axis=1) - wanted) + (jax.nn.logsumexp(to_rows, axis=0) - wanted)
-    present = rows.present & columns.present
-    return 0.5 * jnp.sum(jnp.where(present, lost, 0.0)) / jnp.maximum(jnp.sum(present), 1)
+    wanted = jnp.where(counted, logits, 0.0)
+    return 0.5 * (_lost(to_columns, wanted, counted, axis=1) + _lost(to_rows, wanted, counted, axis=0))
+
+
+def _lost(logits: jax.Array, wanted: jax.Array, counted: jax.Array, axis: int) -> jax.Array:
+    """How far the logits of the positives are below the sum of all, mean over whatever has a positive."""
+    positives = jnp.sum(counted, axis=axis)
+    # Where there is nothing to pull, there may be nothing to sum either, whose logarithm has no gradient.
+    logits = jnp.where(jnp.expand_dims(positives > 0, axis), logits, 0.0)
+    lost = jax.nn.logsumexp(logits, axis=axis) - jnp.sum(wanted, axis=axis) / jnp.maximum(positives, 1)
+    return jnp.sum(jnp.where(positives > 0, lost, 0.0)) / jnp.maximum(jnp.sum(positives > 0), 1)
 
 
 def sigmoid_contrast(
-    rows: Side, columns: Side, excluded: jax.Array, scale: jax.Array, bias: jax.Array, past: Past | None = None
+    rows: Side,
+    columns: Side,
+    excluded: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    past: Past | None = None,
+    positive: jax.Array | None = None,
 ) -> jax.Array:
     """Every pair judged for itself: float32 scalar.
 
-    `L = −1/N Σ_i Σ_j log σ(z_ij (s c_ij + b))`, z = 1 for i = j and −1 else, over the pairs that are not excluded and
-    of which both sides are present; N positives (Zhai et al. 2023, SigLIP).
+    `L = −1/N Σ_i Σ_j log σ(z_ij (s c_ij + b))`, z = 1 for positives and −1 else, over the pairs that are not excluded
+    and of which both sides are present; N of them are on the diagonal (Zhai et al. 2023, SigLIP).
 
     Args:
       rows, columns: the two sides; log_count is not used.
@@ -125,15 +149,20 @@ def sigmoid_contrast(
       scale: scalar s.
       bias: scalar b; it starts low, since all but one in B pairs are negatives.
       past: further negatives of the rows.
+      positive: bool[B, B], no pair of it excluded; None for the diagonal.
     """
     logits = scale * _cosine(rows, columns) + bias
-    signs = 2 * jnp.eye(excluded.shape[0]) - 1
+    signs = 2 * (_diagonal(excluded) if positive is None else positive) - 1
     counted = rows.present[:, None] & columns.present[None, :] & ~excluded
     total = jnp.sum(jnp.where(counted, jax.nn.softplus(-signs * logits), 0.0))
     if past is not None:
         kept = jax.nn.softplus(scale * _past_cosine(rows, past) + bias)
         total += jnp.sum(jnp.where(past.excluded | ~rows.present[:, None, None], 0.0, kept))
     return total / jnp.maximum(jnp.sum(rows.present & columns.present), 1)
+
+
+def _diagonal(pairs: jax.Array) -> jax.Array:
+    return jnp.eye(pairs.shape[0], dtype=bool)
 
 
 def _cosine(rows: Side, columns: Side) -> jax.Array:

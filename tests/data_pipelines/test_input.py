@@ -18,11 +18,13 @@ from data_pipelines.errors import DataError
 from data_pipelines.input import catalogue_batches, query_batches, train_batches
 from data_pipelines.order import PairOrder, pair_weights
 from data_pipelines.plans import BatchShape, FeedOptions, Sampling, TrainPlans
-from data_pipelines.query_arrays import QueryMasking
+from data_pipelines.query_arrays import QueryMasking, QueryOutput
+from data_pipelines.query_variation import QueryVariation
 from data_pipelines.shards import Storage
 from data_pipelines.stored_feed import row_batches
 from data_pipelines.title_arrays import TitleOutput
-from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizer import TextTokenizer, load_tokenizer
+from data_pipelines.word_keys import QueryWordKeys
 
 COUNT, PER_SHARD, BATCH, WIDTH = 40, 7, 8, 5
 SHAPE = BatchShape(4, 5, (20, 16), num_images=2)
@@ -73,11 +75,16 @@ def plans(
     shape: BatchShape = SHAPE,
     host: int = 0,
     hosts: int = 1,
-    masking: QueryMasking | None = None,
+    queries: QueryOutput | None = None,
     **changes: Any,
 ) -> TrainPlans:
     sampling = Sampling(BATCH, **{"seed": 3, "purchase_weight": 2.0, **changes})
-    return TrainPlans(data, sampling, shape, host, hosts, masking)
+    return TrainPlans(data, sampling, shape, host, hosts, queries)
+
+
+def varied(tokenizer: TextTokenizer) -> QueryOutput:
+    """All that can be done to queries."""
+    return QueryOutput(tokenizer, QueryVariation(0.4, 0.5), QueryMasking(0.5, tokenizer), QueryWordKeys(tokenizer))
 
 
 def train(planned: TrainPlans, data: PreparedData, steps: int = 4, **options: Any) -> list[Batch]:
@@ -122,8 +129,9 @@ def expected_pairs(data: PreparedData, steps: int) -> Iterator[list[tuple[int, i
 
 def test_contract(data: PreparedData) -> None:
     tokenizer = load_tokenizer(data.tokenizer_path)
-    titles = TitleOutput(spans=True, mask_share=0.3, tokenizer=tokenizer)
-    planned = plans(data, masking=QueryMasking(0.3, tokenizer), max_product_queries=3)
+    titles = TitleOutput(spans=True, mask_share=0.3, word_keys=True, tokenizer=tokenizer)
+    queries = QueryOutput(tokenizer, masking=QueryMasking(0.3, tokenizer), word_keys=QueryWordKeys(tokenizer))
+    planned = plans(data, queries=queries, max_product_queries=3)
     (batch,) = train(planned, data, steps=1, titles=titles)
     assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
         "query_ids": ((8, 4), np.int32),
@@ -141,6 +149,8 @@ def test_contract(data: PreparedData) -> None:
         "title_targets": ((8, 5), np.int32),
         "masked_query_ids": ((8, 4), np.int32),
         "query_targets": ((8, 4), np.int32),
+        "title_word_keys": ((8, 5), np.int32),
+        "query_word_keys": ((8, 4), np.int32),
     }
 
 
@@ -181,11 +191,11 @@ def test_cold_products_come_with_their_own_title_and_pictures(data: PreparedData
 def test_any_step_can_be_the_first(data: PreparedData) -> None:
     spec = AugmentSpec(min_scale=0.5, flip=True)
     tokenizer = load_tokenizer(data.tokenizer_path)
-    titles, masking = TitleOutput(mask_share=0.5, tokenizer=tokenizer), QueryMasking(0.5, tokenizer)
-    planned = plans(data, masking=masking, cold_share=0.2)
+    titles = TitleOutput(mask_share=0.5, word_keys=True, tokenizer=tokenizer)
+    planned = plans(data, queries=varied(tokenizer), cold_share=0.2, pseudo_share=0.1, query_swap=0.5)
     whole = train(planned, data, steps=8, augment=spec, titles=titles)
     options = FeedOptions(threads=1, prefetch=1)
-    again = plans(data, masking=QueryMasking(0.5, tokenizer), cold_share=0.2)
+    again = plans(data, queries=varied(tokenizer), cold_share=0.2, pseudo_share=0.1, query_swap=0.5)
     resumed = train(again, data, steps=3, start_step=5, augment=spec, titles=titles, options=options)
     for ours, theirs in zip(resumed, whole[5:], strict=True):
         assert_same(ours, theirs)

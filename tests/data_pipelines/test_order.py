@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_pipelines import order as order_module
 from data_pipelines.errors import DataError
-from data_pipelines.order import PairOrder, pair_weights, with_cold
+from data_pipelines.order import PairOrder, pair_weights, with_cold, with_swaps
 from data_pipelines.permutation import permute
 
 weights_strategy = st.lists(st.floats(0, 1e6), min_size=1, max_size=200).filter(lambda w: sum(w) > 0)
@@ -270,6 +270,28 @@ def test_with_cold_refuses_and_leaves_alone() -> None:
     for share in (-0.1, 1.0, np.nan):
         with pytest.raises(DataError, match="cold_share="):
             with_cold(np.ones(2), 3, share)
+
+
+@given(seed=st.integers(0, 2**31), share=st.sampled_from([0.0, 0.3, 1.0]))
+def test_swapped_queries_are_those_of_the_same_product(seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    products = np.sort(rng.integers(0, 6, 15))
+    weights = rng.random(15) * (rng.random(15) < 0.8)
+    expected = np.zeros(15)
+    for pair in np.flatnonzero(weights):
+        others = [n for n in np.flatnonzero(weights) if products[n] == products[pair] and n != pair]
+        expected[pair] += weights[pair] * (1 - share if others else 1)
+        for other in others:
+            expected[other] += weights[pair] * share / len(others)
+    found = with_swaps(weights, products, share)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(np.bincount(products, found), np.bincount(products, weights), atol=1e-12)
+
+
+def test_swaps_refuse_shares_that_are_none() -> None:
+    for share in (-0.1, 1.1, np.nan):
+        with pytest.raises(DataError, match="query_swap="):
+            with_swaps(np.ones(2), np.zeros(2, int), share)
 
 
 def test_order_refuses_what_it_cannot_draw() -> None:

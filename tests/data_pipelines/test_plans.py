@@ -95,6 +95,8 @@ def joined(parts: list[Plan]) -> Plan:
     step=st.one_of(st.integers(0, 60), st.integers(10**6, 10**6 + 99)),
     hosts=st.sampled_from([1, 2, 4]),
     cold_share=st.sampled_from([0.0, 0.3]),
+    pseudo_share=st.sampled_from([0.0, 0.2]),
+    query_swap=st.sampled_from([0.0, 0.5]),
     recency_half_life=st.sampled_from([None, 7.0]),
     length_multiple=st.sampled_from([0, 1, 4]),
     seed=st.integers(0, 2**32 - 1),
@@ -228,6 +230,26 @@ def test_cold_products_come_with_their_share_under_queries_of_their_own(streamed
     assert without.pairs_per_epoch == planned.pairs_per_epoch - PSEUDO
 
 
+@pytest.mark.parametrize(("cold_share", "pseudo_share"), [(0.0, 0.3), (0.2, 0.4), (0.2, 0.0)])
+def test_any_product_comes_under_queries_of_its_title_as_often_as_asked(cold_share: float, pseudo_share: float) -> None:
+    data, steps = tables(), 600
+    pseudo, warm = data.pseudo_pairs, PSEUDO // 2
+    pseudo["product_index"][:warm] = np.arange(warm)  # ten pseudo pairs are of products that were clicked
+    planned, drawn = plans(data, cold_share=cold_share, pseudo_share=pseudo_share), Counter[str]()
+    made_up = set(data.query_keys[pseudo["query_index"]].tolist())  # under which nobody clicked anything
+    for step in range(steps):
+        plan = planned(step)
+        for row, product in enumerate(plan.rows.tolist()):
+            if key_of(plan, row) in made_up:
+                drawn["warm" if product < CLICKED else "cold"] += 1
+                assert key_of(plan, row) in plan.arrays["product_queries"][row]
+            else:
+                assert product < CLICKED
+    draws = steps * 8
+    assert drawn["warm"] / draws == pytest.approx(pseudo_share / 2, abs=0.02)
+    assert drawn["cold"] / draws == pytest.approx(cold_share + pseudo_share / 2, abs=0.02)
+
+
 def test_where_no_product_is_cold_the_share_changes_nothing() -> None:
     data = tables()
     data.pseudo_pairs = {name: values[:0] for name, values in data.pseudo_pairs.items()}
@@ -302,6 +324,8 @@ def test_every_position_of_the_order_has_a_key_of_its_own() -> None:
         (lambda: plans(tables(), hosts=3), "batch_size=8 cannot be shared evenly by 3 hosts"),
         (lambda: plans(tables(), seed=-1), "seed=-1"),
         (lambda: plans(tables(), cold_share=1.0), "cold_share=1.0"),
+        (lambda: plans(tables(), pseudo_share=1.0), "pseudo_share=1.0"),
+        (lambda: plans(tables(), query_swap=1.5), "query_swap=1.5"),
         (lambda: plans(tables(), recency_half_life=0.0), "recency_half_life=0.0"),
     ],
 )

@@ -52,7 +52,7 @@ def test_the_summary_counts_what_was_written(tmp_path: Path, sources: dict[str, 
     assert summary.counts["images"] == 40
     assert summary.counts["queries"] + summary.counts["pseudo_queries"] == len(data.queries)
     assert summary.counts["query_keys"] == len(set(data.query_keys[: summary.counts["queries"]].tolist()))
-    assert summary.counts["pseudo_pairs"] == len(data.pseudo_pairs["query_index"]) == 2 * 5
+    assert summary.counts["pseudo_pairs"] == len(data.pseudo_pairs["query_index"]) == 2 * 40
     assert summary.counts["interactions"] == len(data.interactions["clicks"])
     assert (summary.counts["dev_queries"], summary.counts["qrels"]) == (5, 40)
     assert summary.share_cold == pytest.approx(5 / 40)
@@ -63,7 +63,7 @@ def test_the_summary_counts_what_was_written(tmp_path: Path, sources: dict[str, 
     assert summary.set_aside == {}
     assert "in 1 array_record shards" in summary.text()
     assert "1.0 per product" in summary.text()
-    assert "for the 12.5% of products that nobody clicked" in summary.text()
+    assert "nobody clicked 12.5% of the products" in summary.text()
     only(tmp_path, "DATA", "in")
 
 

@@ -1,4 +1,4 @@
-"""What `prepare` writes of each product: pictures, regions, tokens, and queries made up for those nobody clicked."""
+"""What `prepare` writes of each product: pictures, regions, tokens, and queries made of its title."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_titles_are_tokenised_with_their_words_and_keywords(small: PreparedData)
         assert marked == {0, 1}
 
 
-def test_pseudo_queries_are_made_for_cold_products_only(small: PreparedData) -> None:
+def test_pseudo_queries_are_made_for_all_products(small: PreparedData) -> None:
     pairs = small.pseudo_pairs
     assert [pairs[name].dtype for name in ("query_index", "product_index")] == [np.int32, np.int32]
-    assert Counter(pairs["product_index"].tolist()) == dict.fromkeys(range(35, 40), 2)
+    assert Counter(pairs["product_index"].tolist()) == dict.fromkeys(range(40), 2)
     rows = list(zip(pairs["product_index"].tolist(), pairs["query_index"].tolist(), strict=True))
     assert rows == sorted(set(rows))
     for row, query in rows:

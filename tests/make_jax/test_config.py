@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from make_jax.config import (
+    DataConfig,
     Experiment,
     FusionConfig,
     ImageConfig,
@@ -147,6 +148,18 @@ def test_overrides_that_need_each_other_are_applied_together() -> None:
         (lambda: MeshConfig(fsdp=3).sizes(8), ["mesh.fsdp 3 × mesh.tensor 1 = 3", "number of devices, which is 8"]),
         (lambda: MeshConfig(fsdp=4, tensor=4).sizes(8), ["mesh.fsdp 4 × mesh.tensor 4 = 16", "which is 8"]),
         (lambda: TrainingConfig(batch_size=100).check_mesh(8, 1), ["100", "8", "96"]),
+        (lambda: ObjectivesConfig(keyword_mask="none", positives="many"), ["positives", "'many'", "keyword_mask"]),
+        (lambda: ObjectivesConfig(qic=0, query_title=1, gate_supervision=0.5), ["gate_supervision is 0.5", "qic=1"]),
+        (lambda: DataConfig(cold_share=0.4, pseudo_share=0.6), ["data.cold_share is 0.4", "data.pseudo_share 0.6"]),
+        (lambda: DataConfig(query_drop=1.5), ["data.query_drop is 1.5", "[0, 1]"]),
+        (
+            lambda: Experiment(
+                "x",
+                model=ModelConfig(fusion=FusionConfig(kind="concat")),
+                objectives=ObjectivesConfig(gate_supervision=0.5),
+            ),
+            ["gate_supervision is 0.5", "'concat'", "model.fusion.kind=modal_adaptation"],
+        ),
         (lambda: Experiment(" "), ["name"]),
     ],
 )

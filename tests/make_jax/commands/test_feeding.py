@@ -18,7 +18,8 @@ from data_pipelines.dataset import PreparedData
 from data_pipelines.errors import DataError
 from data_pipelines.mixture import MixedData
 from data_pipelines.plans import BatchShape, FeedOptions, Sampling
-from data_pipelines.query_arrays import QueryMasking
+from data_pipelines.query_arrays import QueryMasking, QueryOutput
+from data_pipelines.query_variation import QueryVariation
 from data_pipelines.title_arrays import TitleOutput
 from data_pipelines.tokenizer import TextTokenizer
 from make_jax.cli import main
@@ -127,13 +128,15 @@ def test_every_setting_reaches_the_pipeline() -> None:
     assert feeding.augmentation(experiment()) == NO_AUGMENT
 
 
-def test_the_settings_of_the_data_section_are_all_used() -> None:
-    """Each changes what one of the four functions gives."""
+def test_the_settings_of_the_data_section_are_all_used(tiny_data: Path) -> None:
+    """Each changes what one of the functions gives."""
+    data, _ = feeding.open_training_data([str(tiny_data)])
     makers: list[Callable[[Experiment], Any]] = [
         feeding.batch_shape,
         feeding.sampling,
         feeding.augmentation,
         feeding.feed_options,
+        lambda changed: (found := feeding.text_outputs(changed, data)[1]) and found.variation,
     ]
     plain = experiment()
     for field in dataclasses.fields(plain.data):
@@ -147,10 +150,28 @@ def test_the_settings_of_the_data_section_are_all_used() -> None:
 
 def test_words_are_hidden_for_mlm_only(tiny_data: Path) -> None:
     data, _ = feeding.open_training_data([str(tiny_data)])
-    assert feeding.masking(experiment(), data) == (TitleOutput(), None)
-    titles, queries = feeding.masking(experiment("objectives.mlm=0.5", "objectives.mask_share=0.2"), data)
+    assert feeding.text_outputs(experiment(), data) == (TitleOutput(), None)
+    titles, queries = feeding.text_outputs(experiment("objectives.mlm=0.5", "objectives.mask_share=0.2"), data)
     assert (titles.mask_share, titles.tokenizer is None, titles.spans) == (0.2, False, False)
-    assert isinstance(queries, QueryMasking)
+    assert isinstance(queries, QueryOutput)
+    assert isinstance(queries.masking, QueryMasking)
+    assert (queries.variation, queries.word_keys) == (None, None)
+
+
+def test_titles_and_queries_have_word_keys_for_the_mask_by_title_only(tiny_data: Path) -> None:
+    data, _ = feeding.open_training_data([str(tiny_data)])
+    titles, queries = feeding.text_outputs(experiment("objectives.keyword_mask=title"), data)
+    assert (titles.mask_share, titles.word_keys) == (0, True)
+    assert isinstance(queries, QueryOutput)
+    assert (queries.variation, queries.masking, queries.word_keys is None) == (None, None, False)
+
+
+def test_queries_are_varied_where_asked_for(tiny_data: Path) -> None:
+    data, _ = feeding.open_training_data([str(tiny_data)])
+    titles, queries = feeding.text_outputs(experiment("data.query_drop=0.1", "data.query_shuffle=0.2"), data)
+    assert (titles.mask_share, titles.word_keys) == (0, False)
+    assert isinstance(queries, QueryOutput)
+    assert (queries.variation, queries.masking, queries.word_keys) == (QueryVariation(0.1, 0.2), None, None)
 
 
 def test_a_tokenizer_without_a_mask_token_is_refused_for_mlm(tiny_data: Path, tmp_path: Path) -> None:
@@ -162,7 +183,7 @@ def test_a_tokenizer_without_a_mask_token_is_refused_for_mlm(tiny_data: Path, tm
     library = Tokenizer(models.WordLevel({"[PAD]": 0, "red": 1}, "[PAD]"))
     TextTokenizer(library, {"pad_token": "[PAD]"}).save(Unmasked.tokenizer_path)
     with pytest.raises(UserError, match=r"objectives\.mlm is 0\.5, but the tokenizer of DATA has no mask token; set"):
-        feeding.masking(experiment("objectives.mlm=0.5"), Unmasked())
+        feeding.text_outputs(experiment("objectives.mlm=0.5"), Unmasked())
 
 
 def test_the_kind_of_picture_has_to_fit(tiny_data: Path, tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ QUERY, PRODUCT = {"query"}, {"title", "image", "cross_modal"}
         ("mpm", {"image", "patch_values"}),
         ("mpm_r", {"image", "patch_features"}),
         ("title_image", {*PRODUCT, "adaptation", "scale_logit"}),
+        ("gate_supervision", {*PRODUCT, "adaptation"}),  # the targets, which the query is in, are given
     ],
 )
 def test_each_objective_teaches_its_own_part(name: str, parts: set[str]) -> None:
@@ -176,6 +177,28 @@ def test_contrasts_are_those_of_the_vectors() -> None:
         excluded = hidden if first == "query" else alike
         expected = am_softmax(sides[first], sides[second], excluded, metrics["scale"], 0.0)
         np.testing.assert_allclose(metrics[name], expected, rtol=1e-4)
+
+
+def test_the_switches_of_keyword_enhancement_reach_the_contrasts() -> None:
+    """Without masks there are more negatives than with the log's, and by titles fewer; many positives cost more."""
+    b = batch() | {name: np.ones((SIZE, 2), np.int32) for name in ("query_word_keys", "title_word_keys")}
+    b["query_word_keys"][0] = 2  # which is in no title
+
+    def metrics(**switches: str) -> dict[str, float]:
+        model = build_model(experiment(ObjectivesConfig(**switches), layers=0))
+        params = jax.jit(model.init)(jax.random.key(0))
+        return {
+            name: float(value) for name, value in jax.jit(model.losses)(params, (), b, jax.random.key(0))[1][0].items()
+        }
+
+    none, query, title = (metrics(keyword_mask=mask) for mask in ("none", "query", "title"))
+    many = metrics(positives="many")
+    assert none["qic"] > query["qic"] > title["qic"]
+    assert (none["masked_share"], query["masked_share"]) == (0, pytest.approx(2 / 36))
+    assert title["masked_title_share"] == pytest.approx(23 / 36)
+    assert title["masked_share"] == pytest.approx(2 / 36 + title["masked_title_share"])
+    assert (many["masked_share"], many["positive_share"]) == (0, pytest.approx(2 / 36))
+    assert many["qic"] != query["qic"]
 
 
 def test_what_is_off_has_no_parameters_and_no_part_in_the_loss() -> None:
