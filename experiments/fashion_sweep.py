@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from experiments import fashion
-from experiments.fashion_baselines import VARIANTS
+from experiments import fashion, fashion_baselines, fashion_keywords
 from make_jax.sweeps import Setting, Sweep
 
 # MAKE with one more objective, or with one thing less.
@@ -30,7 +29,8 @@ OBJECTIVES: dict[str, Mapping[str, float]] = {
 
 def get_sweep() -> Sweep:
     """All variants, compared with late fusion by a mean."""
-    variants: dict[str, Setting] = {name: build() for name, build in VARIANTS.items()}
+    built = fashion_baselines.VARIANTS | fashion_keywords.VARIANTS
+    variants: dict[str, Setting] = {name: build() for name, build in built.items()}
     return Sweep(
         name="fashion",
         base=fashion.get_config(),

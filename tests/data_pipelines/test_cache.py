@@ -250,12 +250,12 @@ def test_a_changed_file_is_refused(cached: CachedData, tmp_path: Path, name: str
 
 
 def test_what_is_not_a_cache_is_not_opened_as_one(prepared: PreparedData, cached: CachedData, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="says 'make_jax-data' format 2, wanted here is 'make_jax-cache' format 2"):
+    with pytest.raises(DataError, match=r"says 'make_jax-data' format .*, wanted here is 'make_jax-cache'"):
         open_cache(prepared.folder)
-    with pytest.raises(DataError, match="says 'make_jax-cache' format 2, wanted here is 'make_jax-data' format 2"):
+    with pytest.raises(DataError, match=r"says 'make_jax-cache' format .*, wanted here is 'make_jax-data'"):
         open_prepared(cached.path)
     (tmp_path / "manifest.json").write_text(json.dumps({"kind": "other", "format_version": 2}))
-    with pytest.raises(DataError, match="says 'other' format 2, wanted here is 'make_jax-data' or 'make_jax-cache'"):
+    with pytest.raises(DataError, match=r"says 'other' format .*, wanted here is 'make_jax-data' or 'make_jax-cache'"):
         open_data(tmp_path)
 
 

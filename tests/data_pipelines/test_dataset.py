@@ -15,6 +15,7 @@ from data_pipelines import manifest
 from data_pipelines.dataset import PreparedData, open_prepared
 from data_pipelines.errors import DataError
 from data_pipelines.host_tensorflow import tf
+from data_pipelines.manifest import FORMAT_VERSION
 from data_pipelines.shards import Storage
 from data_pipelines.tokenizer import load_tokenizer
 
@@ -199,7 +200,7 @@ def test_a_missing_file_a_foreign_directory_and_another_version(copy: Path, tmp_
     contents: dict[str, Any] = json.loads((copy / "manifest.json").read_text())
     for other in (1, 99):
         (copy / "manifest.json").write_text(json.dumps(contents | {"format_version": other}))
-        refused(copy, f"format {other}", "format 2", "prepare` again")
+        refused(copy, f"format {other}", f"format {FORMAT_VERSION}", "prepare` again")
     (copy / "manifest.json").write_text("{")
     refused(copy, "manifest.json cannot be read")
     (copy / "manifest.json").write_bytes(b'"\xff"')

@@ -126,7 +126,7 @@ def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 120), st.integers(1, 120)),
-    box=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    box=st.sampled_from([(80, 64), (1, 1), (3, 90), (90, 7), (37, 64)]),  # each is compiled once
     level=st.integers(0, 250),
     form=st.sampled_from(["PNG", "JPEG"]),
 )

@@ -67,4 +67,4 @@ def test_a_model_of_pictures_leaves_out_what_has_none(
     assert found.weight_image is not None
     assert found.weight_image.tolist() == [1, 1, 1]
     assert found.weight_images is None
-    assert "1 products have no image, all that this model sees, and are left out" in caplog.text
+    assert "1 products have nothing that this model sees, and are left out" in caplog.text
