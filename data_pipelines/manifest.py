@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +103,28 @@ def verify_files(root: Path, manifest: dict[str, Any], checksums: bool = True) -
     Raises:
       DataError: a file is missing or differs, naming it with what was expected and found.
     """
+    for _, error in file_faults(root, manifest, checksums):
+        raise error
+
+
+def file_faults(root: Path, manifest: dict[str, Any], checksums: bool = True) -> Iterator[tuple[str, DataError]]:
+    """The same one by one: the names of the files that are missing or differ, each with the error that says how."""
     files: dict[str, dict[str, Any]] = manifest["files"]
+    as_large = []
     for name, entry in files.items():
         path = root / name
-        check_size(path, entry, path.stat().st_size if path.is_file() else None)
+        try:
+            check_size(path, entry, path.stat().st_size if path.is_file() else None)
+            as_large.append(name)
+        except DataError as error:
+            yield name, error
     if not checksums or sum(entry["size"] for entry in files.values()) >= HASH_ON_OPEN_BYTES:
         return
-    for name, entry in files.items():
-        check_content(root / name, entry, sha256(root / name))
+    for name in as_large:
+        try:
+            check_content(root / name, files[name], sha256(root / name))
+        except DataError as error:
+            yield name, error
 
 
 def check_size(path: Path | str, entry: dict[str, Any], size: int | None) -> None:

@@ -70,6 +70,16 @@ class MixedData:
         return int(self._first_row[-1])
 
     @property
+    def damage(self) -> list[Unreadable]:
+        """The products found unreadable when the parts were opened, by rows of the mixture."""
+        firsts = self._first_row.tolist()
+        return [
+            gone._replace(row=first + gone.row)
+            for first, part in zip(firsts, self.parts, strict=False)
+            for gone in part.damage
+        ]
+
+    @property
     def pad_id(self) -> int:
         """The padding of the tokenizer that all parts share."""
         return self.parts[0].pad_id

@@ -59,6 +59,8 @@ def stored_batches(
         )
 
     bad_records = BadRecords(data.path, data.num_products, options.max_bad_share, data.shards.locate)
+    for gone in data.damage:
+        bad_records.add(gone.row, str(data.product_ids[gone.row]), gone.reason)
     return Batches(
         map(chunk, _announced(plans, data.shards.prefetch)),
         bad_records,

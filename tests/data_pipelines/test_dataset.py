@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,10 +18,11 @@ from data_pipelines.dataset import PreparedData, open_prepared
 from data_pipelines.errors import DataError
 from data_pipelines.host_tensorflow import tf
 from data_pipelines.manifest import FORMAT_VERSION
+from data_pipelines.mixture import MixedData
 from data_pipelines.shards import Storage
 from data_pipelines.tokenizer import load_tokenizer
 
-COUNT = 40
+COUNT, PER_SHARD = 40, 7
 both = pytest.mark.parametrize("storage", get_args(Storage))
 
 
@@ -173,25 +176,50 @@ def refused(path: Path | str, *parts: str) -> None:
         assert part in str(caught.value)
 
 
-def test_a_changed_shard_is_named_with_both_checksums(copy: Path) -> None:
+def test_a_shard_of_other_content_is_named_with_both_checksums(copy: Path) -> None:
+    """All of it can be read, so it is not damaged but something else."""
+    first, second, *_ = sorted(copy.glob("*array_record*"))
+    expected = json.loads((copy / "manifest.json").read_text())["files"][first.name]["sha256"]
+    shutil.copyfile(second, first)
+    refused(copy, first.name, expected, manifest.sha256(second), "prepare` again")
+
+
+def test_a_damaged_shard_opens_and_says_what_is_lost(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     shard = sorted(copy.glob("*array_record*"))[1]
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
+    content, picture = bytearray(shard.read_bytes()), record(PER_SHARD + 3)["images"][0][-60:]
+    content[content.index(picture) + 30] ^= 4
     shard.write_bytes(content)
-    expected = json.loads((copy / "manifest.json").read_text())["files"][shard.name]["sha256"]
-    refused(copy, shard.name, expected, manifest.sha256(shard), "prepare` again")
+    data = open_prepared(copy)
+    assert [(gone.row, gone.shard, gone.record) for gone in data.damage] == [(PER_SHARD + 3, shard.name, 3)]
+    (message,) = caplog.messages
+    assert shard.name in message
+    assert manifest.sha256(shard) in message
+    assert message.endswith(f"; 1 of its {PER_SHARD} records cannot be read")
+    mixed = MixedData([open_prepared(copy), data])
+    assert [gone.row for gone in mixed.damage] == [PER_SHARD + 3, COUNT + PER_SHARD + 3]
 
 
-def test_sizes_are_compared_even_where_checksums_would_take_long(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_are_compared_even_where_checksums_would_take_long(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(manifest, "HASH_ON_OPEN_BYTES", 0)
-    shard = sorted(copy.glob("*array_record*"))[0]
-    size = shard.stat().st_size
-    with shard.open("r+b") as file:
+    table = copy / "interactions.parquet"
+    size = table.stat().st_size
+    with table.open("r+b") as file:
         file.write(b"changed")
     assert open_prepared(copy).num_products == COUNT
-    with shard.open("ab") as file:
+    with table.open("ab") as file:
         file.write(b"x")
-    refused(copy, shard.name, str(size), str(size + 1))
+    refused(copy, table.name, str(size), str(size + 1))
+    os.truncate(table, size)
+    shard = sorted(copy.glob("*array_record*"))[0]
+    size = shard.stat().st_size
+    os.truncate(shard, size // 2)
+    assert [gone.row for gone in open_prepared(copy).damage] == list(range(PER_SHARD))
+    assert f"{shard.name} has {size // 2} bytes, the manifest expects {size}" in caplog.messages[-1]
+    shard.unlink()
+    assert [gone.row for gone in open_prepared(copy).damage] == list(range(PER_SHARD))
+    assert f"{shard.name} is missing" in caplog.messages[-1]
 
 
 def test_a_missing_file_a_foreign_directory_and_another_version(copy: Path, tmp_path: Path) -> None:

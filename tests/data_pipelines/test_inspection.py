@@ -167,7 +167,7 @@ def test_repeated_products_are_found(tmp_path: Path) -> None:
 
 def open_unchecked(root: Path) -> PreparedData:
     """Opens data whose shards were written anew, so that they are not those of the manifest."""
-    return PreparedData(str(root), read_manifest(root), root)
+    return PreparedData(str(root), read_manifest(root), root, {})
 
 
 @pytest.mark.parametrize("storage", ["array_record", "tfrecord"])
@@ -198,7 +198,7 @@ def test_regions_are_counted_and_compared_like_pictures(tmp_path: Path) -> None:
     manifest = read_manifest(root)
     manifest["options"] |= {"region_width": 2}
     shape = BatchShape(8, 24, (24, 16), num_images=0, num_regions=2)
-    data = PreparedData(str(root), manifest, root)
+    data = PreparedData(str(root), manifest, root, {})
     found = inspect(data, SAMPLING, shape, NO_AUGMENT, OPTIONS, count=12, progress=False)
     assert found.contents.has_regions
     assert found.scan.num_regions.tolist() == [2 if n == 7 else n % 4 for n in range(40)]

@@ -216,4 +216,4 @@ def test_a_set_without_clicks_is_named(roots: dict[tuple[str, Storage], Path], t
 def without_checks(root: Path) -> PreparedData:
     from data_pipelines.manifest import read_manifest
 
-    return PreparedData(str(root), read_manifest(root), root)
+    return PreparedData(str(root), read_manifest(root), root, {})

@@ -124,6 +124,19 @@ def test_above_the_share_allowed_one_error_names_file_and_record(tmp_path: Path,
 
 
 @both
+def test_damage_found_at_opening_counts_before_it_is_drawn(tmp_path: Path, storage: Storage) -> None:
+    data = opened(tmp_path, storage)
+    for row in (11, 12):
+        flip_a_bit(data, row)
+    data = open_prepared(data.folder)
+    planned = TrainPlans(data, Sampling(BATCH, seed=0), SHAPE, 0, 1)
+    with train_batches(data, planned, num_steps=1, options=options(2 / COUNT)) as batches:
+        assert batches.set_aside == 2
+    with pytest.raises(DataError, match=r"product 'p12' \(record 4 of .*; 2 of 40 products cannot be used"):
+        train_batches(data, planned, num_steps=1, options=options(1 / COUNT))
+
+
+@both
 def test_after_the_error_nothing_more_comes(tmp_path: Path, storage: Storage) -> None:
     data = opened(tmp_path, storage)
     flip_a_bit(data, 11)

@@ -118,7 +118,7 @@ def test_the_examples_are_shown_to_the_bit(found: Inspection, page: Page) -> Non
         assert kind == "data:image/png;base64"
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))), pixels)
     assert {e.is_made_up for e in found.examples} == {True, False}
-    assert page.text.count("made-up query") == sum(e.is_made_up for e in found.examples)
+    assert page.text.count("query made from the title") == sum(e.is_made_up for e in found.examples)
     for example in found.examples:
         assert example.query in page.text
         assert example.title in page.text
