@@ -31,6 +31,7 @@ KIND = "make_jax-negatives"
 NONE = -1  # in place of a row where a query has too few negatives
 _TABLE = "negatives.parquet"
 _DRAWS = 1 << 61  # keeps these draws apart from those that hide words and vary pictures
+_OF_PRODUCTS = ("title_ids", "image", "has_image", "side_ids")
 _SCHEMA = pa.schema(
     {"query_key": pa.int32(), "product_row": pa.int32(), "product_id": pa.string(), "score": pa.float32()}
 )
@@ -111,7 +112,7 @@ class HardNegatives:
 
 
 class BatchesWithNegatives(Iterator[dict[str, np.ndarray]]):
-    """Batches whose last B·H products become the arrays `negative_title_ids`, `negative_image`, `negative_has_image`.
+    """Batches whose last B·H products become arrays of their own, as `negative_title_ids`; see `data_pipelines.input`.
 
     Attributes:
       set_aside: how many damaged products were met so far.
@@ -129,7 +130,7 @@ class BatchesWithNegatives(Iterator[dict[str, np.ndarray]]):
         """Returns the next batch; raises as the batches taken over."""
         batch, size = next(self._batches), self._size
         found = {name: array[:size] for name, array in batch.items()}
-        for name in ("title_ids", "image", "has_image"):
+        for name in (name for name in _OF_PRODUCTS if name in batch):
             rest = batch[name][size:]
             found[f"negative_{name}"] = rest.reshape(size, self._per_pair, *rest.shape[1:])
         return found

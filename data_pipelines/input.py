@@ -1,7 +1,8 @@
 """Batches for the model: the contract between the data and everything that trains or embeds.
 
 A batch is a dict of numpy arrays; B batch, Q query tokens, T title tokens, I pictures of a product, H x W pixels,
-R regions, F region width, M queries of a product, H hard negatives of a pair.
+R regions, F region width, M queries of a product, H hard negatives of a pair, C columns of the product table with up to
+L values each.
 
 | name             | array                | meaning                                                            |
 |------------------|----------------------|--------------------------------------------------------------------|
@@ -24,16 +25,18 @@ R regions, F region width, M queries of a product, H hard negatives of a pair.
 | query_targets    | int32[B, Q]          | the hidden tokens, -1 elsewhere                                    |
 | title_word_keys  | int32[B, T]          | the key of each token's word; 0: no word, -1: an unknown one       |
 | query_word_keys  | int32[B, Q]          | likewise; 0 also for symbols                                       |
+| side_ids         | int32[B, C, L]       | buckets of the product's values in each column, then -1 = none     |
 | negative_key     | int32[B, H]          | rows of products mined for the query; -1 = none, to be left out    |
 | negative_queries | int32[B, H, M]       | their product_queries                                              |
 
-and negative_title_ids, negative_image, negative_has_image: title_ids, image and has_image with H after B. Data with
+and negative_title_ids, negative_image, negative_has_image, negative_side_ids: those arrays with H after B. Data with
 region features has image float32[B, R, F] and has_image bool[B, R] instead. `train_batches` gives query_ids to
 product_log_q, and the rest where asked for (of `TitleOutput`, and of the plans' `QueryOutput` and `HardNegatives`; a
 query has the same negatives, drawn by seed and step, on any number of hosts); `catalogue_batches` and
-`row_batches` give title_ids, image, has_image, product_id and valid; `query_batches` gives query_ids and valid. A text
-longer than Q or T loses tokens before its last one. A damaged record comes as a product without title and picture,
-which takes no part in training. Every iterator of products is to be closed, or used in a `with` statement.
+`row_batches` give title_ids, image, has_image, product_id and valid; `query_batches` gives query_ids and valid. All
+products come with side_ids if the shape has columns. A text longer than Q or T loses tokens before its last one. A
+damaged record comes as a product without title and picture, which takes no part in training. Every iterator of products
+is to be closed, or used in a `with` statement.
 """
 
 from __future__ import annotations
@@ -116,16 +119,19 @@ def catalogue_batches(
     """The products in rows [start, stop) of the data, in order; the last batch is padded and says so.
 
     Raises:
-      DataError: rows outside the data, or as `train_batches`.
+      DataError: rows outside the data, no value in a column of the shape, or as `train_batches`.
     """
     at_least(1, batch_size=batch_size)
     end = data.num_products if stop is None else stop
     if not 0 <= start <= end <= data.num_products:
         raise DataError(f"{data.path}: rows {start} to {end} asked for, but it has {data.num_products} products")
 
+    side = data.side_table(shape.side)
+
     def plan(first: int) -> Plan:
         rows = np.arange(first, min(first + batch_size, end))
         arrays = {"product_id": data.product_ids[rows], "valid": np.ones(len(rows), bool)}
+        arrays |= side.arrays(rows)
         return Plan(rows, arrays, shape.padded(data.title_tokens[rows], shape.max_title_tokens))
 
     return _open(data, map(plan, range(start, end, batch_size)), batch_size, shape, NO_AUGMENT, None, options)

@@ -16,6 +16,7 @@ from data_pipelines.manifest import sha256
 from data_pipelines.prepared import Dev
 from data_pipelines.ragged import Ragged
 from data_pipelines.shards import Shards, Unreadable
+from data_pipelines.side_ids import SideColumns, SideTable
 
 
 class MixedData:
@@ -161,6 +162,10 @@ class MixedData:
                 raise DataError(f"{part.path} has no clicks to draw; leave it out of the mixture")
             balanced.append(own * (share / own.sum()))
         return np.concatenate(balanced)
+
+    def side_table(self, side: SideColumns) -> SideTable:
+        """The buckets of all products; raises DataError where a part has no value at all in one of the columns."""
+        return SideTable.joined([part.side_table(side) for part in self.parts])
 
     def _pairs(self, name: str) -> dict[str, np.ndarray]:
         first = {"query_index": self._first_query, "product_index": self._first_row}

@@ -6,7 +6,7 @@ So every host, every form of storage and the cache agree on a batch, and resumin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,11 +18,13 @@ from data_pipelines.order import PairOrder, pair_weights, with_cold, with_swaps
 from data_pipelines.product_queries import ProductQueries
 from data_pipelines.query_arrays import QueryOutput
 from data_pipelines.ragged import Ragged, pad_tokens
+from data_pipelines.side_ids import NONE as NO_BUCKET
+from data_pipelines.side_ids import SideColumns, SideTable
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """Sizes of a batch.
+    """Sizes of a batch, and what else of the products it tells.
 
     Attributes:
       max_query_tokens: Q, at least 3.
@@ -32,6 +34,7 @@ class BatchShape:
       num_regions: R, how many regions of a product are used; 0 with pictures.
       length_multiple: shorten the texts of a batch to the longest in it, rounded up to a multiple of this; 0 always
         pads to Q and T. The whole batch decides, so all hosts agree; each length is compiled once.
+      side: the columns of the product table that come as side_ids.
 
     Raises:
       DataError: sizes that cannot be.
@@ -43,6 +46,7 @@ class BatchShape:
     num_images: int = 1
     num_regions: int = 0
     length_multiple: int = 0
+    side: SideColumns = field(default_factory=SideColumns)
 
     def __post_init__(self) -> None:
         at_least(3, max_query_tokens=self.max_query_tokens, max_title_tokens=self.max_title_tokens)
@@ -165,6 +169,9 @@ class PairTables(Protocol):
     def balanced(self, weights: np.ndarray) -> np.ndarray:
         """The weights of the pairs, scaled where data sets are mixed so that each gets its share."""
 
+    def side_table(self, side: SideColumns) -> SideTable:
+        """The buckets of all products; raises DataError where none has a value in one of the columns."""
+
 
 class TrainPlans:
     """The plan of every step, for one host.
@@ -200,7 +207,8 @@ class TrainPlans:
           hard_negatives: further products for each pair; None for no such arrays.
 
         Raises:
-          DataError: no pairs to draw, settings out of bounds, or hard negatives of data that cannot be read by row.
+          DataError: no pairs to draw, settings out of bounds, no value in a column of the shape, or hard negatives of
+            data that cannot be read by row.
         """
         at_least(1, max_product_queries=sampling.max_product_queries)
         if not 0 <= sampling.pseudo_share < 1:
@@ -214,6 +222,7 @@ class TrainPlans:
                 "hard negatives can lie anywhere in the data, but TFRecord shards are read front to back; run "
                 "`make-jax data cache`, or `make-jax prepare` again with --storage array_record"
             )
+        self._side_table = data.side_table(shape.side)
         self._query_lengths = data.query_ids.lengths()
         self._process_index, self._process_count = process_index, process_count
         clicks, weights = self._gather_pairs()
@@ -297,9 +306,10 @@ class TrainPlans:
             negatives = drawn[first:][:size]
         shown = np.concatenate([self._products[lengths], drawn[drawn != NONE]])
         query_ids = pad_tokens(data.query_ids.take(queries), query_tokens, data.pad_id)
+        # A pair that has too few negatives shows its own product in their place, which is nobody's negative.
+        shown_rows = np.concatenate([products, np.where(negatives == NONE, products[:, None], negatives).reshape(-1)])
         return Plan(
-            # A pair that has too few negatives shows its own product in their place, which is nobody's negative.
-            rows=np.concatenate([products, np.where(negatives == NONE, products[:, None], negatives).reshape(-1)]),
+            rows=shown_rows,
             arrays={
                 "query_key": data.query_keys[queries],
                 "product_key": products.astype(np.int32),
@@ -308,6 +318,7 @@ class TrainPlans:
                 "product_log_q": self._product_log_q[products],
                 **self._query_arrays(queries, query_ids, keys),
                 **self._negative_keys(negatives),
+                **self._side_table.arrays(shown_rows),
             },
             title_tokens=shape.padded(data.title_tokens[shown], shape.max_title_tokens),
             keys=keys if hard is None else np.concatenate([keys, hard.keys(positions, self._sampling.seed)]),
@@ -342,7 +353,7 @@ def at_least(minimum: int, **values: int) -> None:
 
 def fill_up(arrays: dict[str, np.ndarray], size: int, pad_id: int) -> dict[str, np.ndarray]:
     """Appends rows that only pad, so that every array has `size`."""
-    padding = {"title_ids": pad_id, "product_id": ""}
+    padding = {"title_ids": pad_id, "product_id": "", "side_ids": NO_BUCKET}
     return {name: _fill(array, size, padding.get(name, 0)) for name, array in arrays.items()}
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from data_pipelines.manifest import CACHE_KIND, KIND, content_fingerprint, read_manifest
 from data_pipelines.plans import PairTables
 from data_pipelines.ragged import Ragged
+from data_pipelines.side_ids import SideColumns, SideTable
 from data_pipelines.tokenizer import load_tokenizer
 
 
@@ -79,6 +80,7 @@ class DataTables(abc.ABC):
         self.manifest = manifest
         self.fingerprint = content_fingerprint(manifest)
         self.folder = folder
+        self._side_tables: dict[SideColumns, SideTable] = {}
 
     @property
     def num_products(self) -> int:
@@ -191,6 +193,12 @@ class DataTables(abc.ABC):
     def balanced(self, weights: np.ndarray) -> np.ndarray:
         """The weights of the pairs, float64[pairs], as they are; only a mixture of data sets changes them."""
         return weights
+
+    def side_table(self, side: SideColumns) -> SideTable:
+        """The buckets of all products; raises DataError where none has a value in one of the columns."""
+        if side not in self._side_tables:
+            self._side_tables[side] = SideTable.of(side, self._products, self.path)
+        return self._side_tables[side]
 
     @cached_property
     def _products(self) -> pa.Table:

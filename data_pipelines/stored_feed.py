@@ -88,7 +88,7 @@ def row_batches(
 
     Args:
       rows: `product_id` str, `title` str ("" or None for none), `images`, encoded pictures, JPEG or PNG, the main one
-        first, and `regions`, float16 [R, F] as bytes (b"" for none).
+        first, `regions`, float16 [R, F] as bytes (b"" for none), and the columns of the shape ("" or None for none).
       tokenizer: the one the data was prepared with.
       shape: sizes of a batch.
       batch_size: B.
@@ -110,7 +110,7 @@ def row_batches(
             "title_ids": tokenizer.encode_padded(titles, shape.max_title_tokens),
             "product_id": np.array(ids, object),
             "valid": np.arange(batch_size) < len(part),
-        }
+        } | fill_up(shape.side.arrays(part), batch_size, tokenizer.pad_id)
         numbers = np.array([next(count) for _ in ids])
         images = [row["images"] for row in part] + [()] * missing
         regions = [row["regions"] for row in part] + [b""] * missing

@@ -70,7 +70,7 @@ class TrainedModel:
         )
 
     def encode_rows(self, rows: Iterable[dict[str, Any]], source: str) -> Iterator[Any]:
-        """Vectors and weights of products given as rows (product_id, title, images, regions), batch by batch."""
+        """Vectors and weights of products given as rows (product_id, title, category, images, regions), by batch."""
         experiment = self.run.experiment
         with row_batches(
             rows,

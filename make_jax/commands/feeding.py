@@ -11,6 +11,7 @@ from data_pipelines.plans import BatchShape, FeedOptions, Sampling
 from data_pipelines.prepared import ProductData, open_data
 from data_pipelines.query_arrays import QueryMasking, QueryOutput
 from data_pipelines.query_variation import QueryVariation
+from data_pipelines.side_ids import SideColumns
 from data_pipelines.title_arrays import TitleOutput
 from data_pipelines.tokenizer import load_tokenizer
 from data_pipelines.word_keys import QueryWordKeys
@@ -58,7 +59,7 @@ def beside(data: str, suffix: str) -> Path:
 
 
 def batch_shape(experiment: Experiment) -> BatchShape:
-    """Sizes of a batch."""
+    """Sizes of a batch, and what else of the products it tells; raises DataError for columns that there are not."""
     model = experiment.model
     regions = model.image.stem == "regions"
     return BatchShape(
@@ -68,6 +69,7 @@ def batch_shape(experiment: Experiment) -> BatchShape:
         num_images=0 if regions else model.image.max_images,
         num_regions=model.image.max_regions if regions else 0,
         length_multiple=experiment.data.length_multiple,
+        side=SideColumns(model.side.columns, model.side.buckets),
     )
 
 

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 
 from make_jax.config.checks import require
 from make_jax.config.data import DataConfig
-from make_jax.config.model import SCALAR_GATES, FusionConfig, ImageConfig, ModelConfig, TextConfig, TransformerConfig
+from make_jax.config.model import (
+    SCALAR_GATES,
+    FusionConfig,
+    ImageConfig,
+    ModelConfig,
+    SideConfig,
+    TextConfig,
+    TransformerConfig,
+)
 from make_jax.config.objectives import CONTRASTS, OBJECTIVES, ObjectivesConfig
 from make_jax.config.training import SEEDS, MeshConfig, OptimizerConfig, TrainingConfig
 
@@ -86,6 +94,7 @@ __all__ = [
     "ModelConfig",
     "ObjectivesConfig",
     "OptimizerConfig",
+    "SideConfig",
     "TextConfig",
     "TrainingConfig",
     "TransformerConfig",

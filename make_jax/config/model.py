@@ -147,13 +147,39 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
+class SideConfig:
+    """Learned vectors of a product's id and category, added to its unit vector after the fusion.
+
+    `columns` of the product table have one, "product_id" and "category"; none: there are no such vectors. Of a
+    category such as "Apparel > Topwear > Tshirts" each level is a value of its own, and their vectors are summed.
+    Values share `buckets` vectors a column by a hash, which start at zero. A value that training never met has the
+    vector of a bucket that one of n others was trained in with probability 1 - (1 - 1/buckets)^n, about n / buckets;
+    two given values share one with probability 1/buckets. `dropout` is the share of training products that go without,
+    so that the rest of the model does not lean on them.
+    """
+
+    columns: tuple[str, ...] = ()
+    buckets: int = 65536
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(
+            1 <= self.buckets < 2**31,
+            f"model.side.buckets is {self.buckets}, but it must be at least 1 and below 2^31; use 65536",
+        )
+        share("model.side", dropout=self.dropout)
+        twice = [column for column in self.columns if self.columns.count(column) > 1]
+        require(not twice, f"model.side.columns has {''.join(twice[:1])!r} twice; name each column once")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The MAKE model: query tower | title tower + picture tower → cross-modal layers → Modal Adaptation.
 
     `vocab_size` None takes the tokenizer's; a run directory always stores the number. `pad_id` is its padding
     token: 0 for the ones that `prepare` trains, 1 for RoBERTa's kin. `embedding` is E. With `modalities` "title" or
     "image" a product is that alone: the other tower and the fusion do not exist. `shared_text` makes one encoder of
-    the query's and the title's; their projections stay apart.
+    the query's and the title's; their projections stay apart. `side` joins what a product is to what is seen of it.
     """
 
     vocab_size: int | None = None
@@ -165,6 +191,7 @@ class ModelConfig:
     title: TextConfig = field(default_factory=TextConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    side: SideConfig = field(default_factory=SideConfig)
 
     def __post_init__(self) -> None:
         at_least("model", 1, embedding=self.embedding)

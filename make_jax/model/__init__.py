@@ -32,11 +32,12 @@ class RetrievalModel(Protocol):
         title_ids: jax.Array,
         image: jax.Array | None = None,
         has_image: jax.Array | None = None,
+        side_ids: jax.Array | None = None,
     ) -> ProductEmbedding:
         """Titles int32[B, T] and pictures → unit vectors float32[B, E], modal weights [B, 2] and weights of pictures.
 
         Pictures are pixels uint8[B, I, H, W, 3] with bool[B, I], or region features float32[B, R, F] with bool[B, R];
-        a model that reads titles only needs none.
+        a model that reads titles only needs none. One with `side.columns` needs side_ids int32[B, C, L], too.
         """
 
     def init_memory(self) -> Any:

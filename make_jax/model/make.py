@@ -17,6 +17,7 @@ from make_jax.model.encoders import ImageEncoder, TextEncoder
 from make_jax.model.heads import LossHeads
 from make_jax.model.layers import masked_mean, unit_norm
 from make_jax.model.losses import Batch, Metrics, Outputs, Towers, example_targets, objective_losses
+from make_jax.model.side import SideEmbeddings
 from make_jax.objectives.memory import Memory, empty_memory
 
 Params = Any
@@ -45,6 +46,8 @@ class MakeModule(nn.Module):
         self.adaptation = ModalAdaptation(
             config.fusion, config.embedding, config.modalities, choose_images=config.image.images > 1
         )
+        if config.side.columns:
+            self.side = SideEmbeddings(config.side, config.embedding)
         self.heads = LossHeads(config, objectives)
         # The scale is scale_max · sigmoid(scale_logit): bounded, with a gradient that never dies at the bound.
         share = objectives.scale / objectives.scale_max
@@ -72,17 +75,26 @@ class MakeModule(nn.Module):
         title_ids: jax.Array,
         image: jax.Array | None = None,
         has_image: jax.Array | None = None,
+        side_ids: jax.Array | None = None,
         deterministic: bool = True,
     ) -> ProductEmbedding:
-        """Unit vectors and weights of products: titles int32[B, T] and pictures as `ImageEncoder` takes them."""
+        """Unit vectors and weights of products: titles int32[B, T], pictures as `ImageEncoder` takes them, and side_ids
+        int32[B, C, L], see `SideEmbeddings`."""
         towers = self._product_states(title_ids, image, has_image, deterministic)
-        return self._embed_product(self._fuse(towers, deterministic), has_image)
+        return self._embed_product(self._fuse(towers, deterministic), has_image, side_ids, deterministic)
 
-    def _embed_product(self, fused: ProductStates, has_image: jax.Array | None) -> ProductEmbedding:
+    def _embed_product(
+        self, fused: ProductStates, has_image: jax.Array | None, side_ids: jax.Array | None, deterministic: bool
+    ) -> ProductEmbedding:
         images = 1
         if has_image is not None and self.config.has_image and self.config.image.stem != "regions":
             images = has_image.shape[1]
-        return self.adaptation(pool_modalities(fused, images))
+        seen = self.adaptation(pool_modalities(fused, images))
+        if not self.config.side.columns:
+            return seen
+        if side_ids is None:
+            raise ValueError(f"this model knows products by {', '.join(self.config.side.columns)}; give side_ids")
+        return self.side(seen, side_ids, deterministic)
 
     def _product_states(
         self, title_ids: jax.Array, image: jax.Array | None, has_image: jax.Array | None, deterministic: bool
@@ -125,7 +137,7 @@ class MakeModule(nn.Module):
         return Outputs(
             queries=self._embed_query(query_states, query_mask),
             query_states=(query_states, query_mask),
-            products=self._embed_product(fused, has_image),
+            products=self._embed_product(fused, has_image, batch.get("side_ids"), False),
             towers=towers,
             fused=fused,
             scale=self.objectives.scale_max * jax.nn.sigmoid(self.scale_logit),
@@ -137,7 +149,7 @@ class MakeModule(nn.Module):
         """The hard negatives of a batch, as a batch of B·H products; None where it has none."""
         if self.objectives.hard_negatives == 0 or "negative_key" not in batch:
             return None
-        names = ("title_ids", "image", "has_image")
+        names = ("title_ids", "image", "has_image", *(("side_ids",) if self.config.side.columns else ()))
         flat = {name: batch[f"negative_{name}"] for name in names}
         flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in flat.items()}
         return self.encode_product(**flat, deterministic=False)
@@ -178,6 +190,7 @@ class Make:
             "query_ids": jnp.full((1, self.config.query.max_tokens), token, jnp.int32),
             "title_ids": jnp.full((1, self.config.title.max_tokens), token, jnp.int32),
             **self._example_pictures(),
+            **self._example_side(),
             **example_targets(self.config),
         }
         return self.module.init({"params": rng, **_streams(rng)}, batch, None, method="losses")["params"]
@@ -190,6 +203,10 @@ class Make:
             "image": jnp.zeros((1, 1, image.height, image.width, 3), jnp.uint8),
             "has_image": jnp.ones((1, 1), bool),
         }
+
+    def _example_side(self) -> Batch:
+        columns = self.config.side.columns
+        return {"side_ids": jnp.zeros((1, len(columns), 1), jnp.int32)} if columns else {}
 
     def init_memory(self) -> Memory | tuple[()]:
         """A memory bank with nothing in it; () where objectives.memory_size is 0."""
@@ -212,9 +229,10 @@ class Make:
         title_ids: jax.Array,
         image: jax.Array | None = None,
         has_image: jax.Array | None = None,
+        side_ids: jax.Array | None = None,
     ) -> ProductEmbedding:
-        """Unit vectors and weights of products: titles int32[B, T] and pictures as `ImageEncoder` takes them."""
-        encoded: ProductEmbedding = self._apply(params, title_ids, image, has_image, method="encode_product")
+        """See `MakeModule.encode_product`."""
+        encoded: ProductEmbedding = self._apply(params, title_ids, image, has_image, side_ids, method="encode_product")
         return encoded
 
     def losses(

@@ -37,7 +37,8 @@ class Encoder:
         """
         ahead: tuple[Batch, Any] | None = None
         for batch in batches:
-            encoded = self._product(params, batch["title_ids"], batch.get("image"), batch.get("has_image"))
+            inputs = (batch.get(name) for name in ("image", "has_image", "side_ids"))
+            encoded = self._product(params, batch["title_ids"], *inputs)
             if ahead is not None:
                 yield _products(*ahead)
             ahead = batch, encoded

@@ -25,7 +25,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(\bq|\bkv|qkv|up|gate_hidden)/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"(\bq|\bkv|qkv|up|gate_hidden)/bias$", PartitionSpec("tensor")),
     (r"(out|down)/kernel$", PartitionSpec("tensor", "fsdp")),
-    (r"tokens/embedding$", PartitionSpec("tensor", "fsdp")),
+    (r"(tokens|\bside/\w+)/embedding$", PartitionSpec("tensor", "fsdp")),
     (r"(project_\w+|query_projection|stem_\d+|regions)/kernel$", PartitionSpec(None, "fsdp")),
     (r".*", PartitionSpec()),
 )

@@ -19,6 +19,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.order import pair_weights
 from data_pipelines.plans import BatchShape, FeedOptions, Plan, Sampling, TrainPlans
 from data_pipelines.ragged import Ragged
+from data_pipelines.side_ids import SideColumns, SideTable
 
 PRODUCTS, CLICKED, QUERIES, PAIRS, PSEUDO = 60, 45, 30, 150, 20
 SHAPE = BatchShape(max_query_tokens=6, max_title_tokens=12, image_size=(4, 4))
@@ -39,6 +40,9 @@ class Tables:
 
     def balanced(self, weights: np.ndarray) -> np.ndarray:
         return weights
+
+    def side_table(self, side: SideColumns) -> SideTable:
+        return SideTable((), ())
 
 
 def tables(streamed: bool = False) -> Tables:

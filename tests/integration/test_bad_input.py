@@ -48,6 +48,7 @@ def test_training_refuses_bad_settings_before_it_begins(tiny_data: Path, tmp_pat
     train = ("train", TINY, "--data", tiny_data, "--workdir", tmp_path / "run")
     refused(call(*train, "--set", "training.stepz=3"), "training.stepz", "training.steps")
     refused(call(*train, "--set", "training.batch_size=12"), "12", "8")
+    refused(call(*train, "--set", "model.side.columns=brand"), "'brand'", "'product_id' and 'category'")
     refused(call("train", TINY, "--data", tmp_path, "--workdir", tmp_path / "run"), str(tmp_path))
     refused(call("train", tmp_path / "no.py", "--data", tiny_data, "--workdir", tmp_path / "run"), "no.py")
     assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -10,7 +10,8 @@ from pathlib import Path
 from command_line import FAST_COMPILE, TINY, call, losses
 
 ABSENT = ("tensorflow", "tensorflow_datasets", "scann", "array_record", "transformers")
-SETTINGS = ("training.steps=3", "data.crop=1", "data.cold_share=0.2")
+SIDE = ("model.side.columns=category,product_id", "model.side.buckets=64")
+SETTINGS = ("training.steps=3", "data.crop=1", "data.cold_share=0.2", *SIDE)
 
 
 def train(data: Path, run: Path, *paths: Path) -> dict[int, float]:

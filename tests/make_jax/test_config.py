@@ -18,6 +18,7 @@ from make_jax.config import (
     MeshConfig,
     ModelConfig,
     ObjectivesConfig,
+    SideConfig,
     TextConfig,
     TrainingConfig,
     TransformerConfig,
@@ -100,6 +101,10 @@ def test_overrides_that_need_each_other_are_applied_together() -> None:
         (lambda: ImageConfig(height=81, patch=16), ["81", "16"]),
         (lambda: ImageConfig(height=60, width=60, patch=12), ["12", "patch"]),
         (lambda: ModelConfig(title=TextConfig(transformer=TransformerConfig(width=64))), ["64", "128"]),
+        (lambda: SideConfig(columns=("category", "brand", "category")), ["model.side.columns has 'category' twice"]),
+        (lambda: SideConfig(buckets=0), ["model.side.buckets is 0", "at least 1 and below 2^31"]),
+        (lambda: SideConfig(buckets=2**31), ["model.side.buckets is 2147483648"]),
+        (lambda: SideConfig(dropout=1.0), ["model.side.dropout is 1.0"]),
         (lambda: ObjectivesConfig(qic=0), ["objectives.qic=1"]),
         (lambda: ObjectivesConfig(scale=200, scale_max=100), ["200", "100"]),
         (

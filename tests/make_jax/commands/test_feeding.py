@@ -20,6 +20,7 @@ from data_pipelines.mixture import MixedData
 from data_pipelines.plans import BatchShape, FeedOptions, Sampling
 from data_pipelines.query_arrays import QueryMasking, QueryOutput
 from data_pipelines.query_variation import QueryVariation
+from data_pipelines.side_ids import SideColumns
 from data_pipelines.title_arrays import TitleOutput
 from data_pipelines.tokenizer import TextTokenizer
 from make_jax.cli import main
@@ -126,6 +127,8 @@ def test_every_setting_reaches_the_pipeline() -> None:
     regions = experiment("model.image.stem=regions", "model.image.max_regions=20")
     assert feeding.batch_shape(regions) == BatchShape(16, 32, (80, 64), num_images=0, num_regions=20)
     assert feeding.augmentation(experiment()) == NO_AUGMENT
+    side = experiment("model.side.columns=category,product_id", "model.side.buckets=99")
+    assert feeding.batch_shape(side).side == SideColumns(("category", "product_id"), 99)
 
 
 def test_the_settings_of_the_data_section_are_all_used(tiny_data: Path) -> None:

@@ -95,6 +95,14 @@ def test_what_fits_is_taken_over_and_the_rest_is_told(
     assert initial_parameters(experiment(), tokenizer) is None
 
 
+def test_tables_of_ids_are_fresh(run: Path, tokenizer: Path) -> None:
+    config = experiment("model.side.columns=category,product_id", "model.side.buckets=16", f"training.init_from={run}")
+    taken = initial_parameters(config, tokenizer)
+    assert taken is not None
+    assert taken.origin["fresh"] == ["side/category/embedding", "side/product_id/embedding"]
+    assert taken.origin["left_over"] == []
+
+
 def test_what_cannot_be_meant_is_refused(run: Path, tokenizer: Path, tmp_path: Path) -> None:
     def refused(source: Path | str, *overrides: str, text: Path = tokenizer) -> str:
         with pytest.raises(UserError) as error:
