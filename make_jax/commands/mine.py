@@ -11,7 +11,11 @@ import numpy as np
 
 from data_pipelines.hard_negatives import write_negatives
 from data_pipelines.input import catalogue_batches
+from data_pipelines.interactions import MAX_QUERY_TOKENS
 from data_pipelines.prepared import ProductData
+from data_pipelines.title_words import title_words
+from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.word_keys import QueryWordKeys
 from make_jax.commands.embed import BATCH_SIZE, TrainedModel
 from make_jax.commands.feeding import batch_shape, check_pictures, feed_options, open_training_data
 from make_jax.commands.start_from import check_tokenizer
@@ -20,7 +24,7 @@ from make_jax.model import build_model
 from make_jax.retrieval.embeddings import Embeddings, EmbeddingWriter
 from make_jax.retrieval.encode import Encoder
 from make_jax.retrieval.index import Index, build_index, load_index
-from make_jax.retrieval.mining import Known, Mined, MiningRules, score_limits
+from make_jax.retrieval.mining import Known, Mined, MiningRules, Words, score_limits
 from make_jax.retrieval.mining import mine as mine_products
 
 Batch = dict[str, np.ndarray]
@@ -35,13 +39,15 @@ class MineSummary:
     with_negatives: int
     queries: int
     known: int
+    named: int
     close: int
 
     def text(self) -> str:
         """For the user."""
         return (
             f"{self.out}: {self.negatives:,} hard negatives for {self.with_negatives:,} of {self.queries:,} queries; "
-            f"{self.known:,} candidates refused as known positives, {self.close:,} as too close to them\n"
+            f"{self.known:,} candidates refused as known positives, {self.named:,} as naming all words of the query, "
+            f"{self.close:,} as too close to known positives\n"
             f"Train with: make-jax train EXPERIMENT.py --negatives {self.out} --set objectives.hard_negatives=2"
         )
 
@@ -67,9 +73,10 @@ def mine(
     opened, _ = open_training_data(data)
     keys, texts = _log_queries(opened)
     vectors = model.encode_queries(texts)
+    words = _words(opened, texts) if chosen.title_mask else None
     with tempfile.TemporaryDirectory() as folder:
         found = _own_index(model, opened, vectors, Path(folder)) if index is None else _given(index, model, opened)
-        mined = _mined(found, vectors, keys, opened, chosen)
+        mined = _mined(found, vectors, keys, opened, chosen, words)
     columns = {
         "query_key": keys[mined.query],
         "product_row": mined.row.astype(np.int32),
@@ -81,6 +88,7 @@ def mine(
         "with_negatives": len(np.unique(mined.query)),
         "queries": len(keys),
         "known": mined.known,
+        "named": mined.named,
         "close": mined.close,
     }
     made_from = {"data": opened.fingerprint, "model": model.run.fingerprint}
@@ -113,6 +121,12 @@ def _log_queries(data: ProductData) -> tuple[np.ndarray, list[str]]:
     return keys.astype(np.int32), [data.queries[query] for query in order[first].tolist()]
 
 
+def _words(data: ProductData, texts: Sequence[str]) -> Words:
+    tokenizer = load_tokenizer(data.tokenizer_path)
+    queries = QueryWordKeys(tokenizer)(texts, MAX_QUERY_TOKENS)
+    return Words(queries[:, queries.any(axis=0)], title_words(data, tokenizer))
+
+
 @dataclass(frozen=True)
 class _Searchable:
     """An index, and the row in the data of each of its products, int64[n]."""
@@ -121,7 +135,14 @@ class _Searchable:
     rows: np.ndarray
 
 
-def _mined(found: _Searchable, vectors: np.ndarray, keys: np.ndarray, data: ProductData, rules: MiningRules) -> Mined:
+def _mined(
+    found: _Searchable,
+    vectors: np.ndarray,
+    keys: np.ndarray,
+    data: ProductData,
+    rules: MiningRules,
+    words: Words | None,
+) -> Mined:
     known = Known.of(keys, [data.interactions, data.pseudo_pairs], data.query_keys, data.num_products)
 
     def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +154,7 @@ def _mined(found: _Searchable, vectors: np.ndarray, keys: np.ndarray, data: Prod
         index_rows = np.full(data.num_products, -1)
         index_rows[found.rows] = np.arange(len(found.rows))
         positive = known.mean_scores(vectors, found.index.vectors, index_rows)
-    return mine_products(search, vectors, known, rules, score_limits(rules, positive))
+    return mine_products(search, vectors, known, rules, score_limits(rules, positive), words)
 
 
 def _own_index(model: TrainedModel, data: ProductData, queries: np.ndarray, folder: Path) -> _Searchable:

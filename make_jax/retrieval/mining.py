@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipelines.hashing import hash_keys
+from data_pipelines.ragged import Ragged, gather_ragged
 
 _CHUNK = 256  # queries searched for at a time
+_PAIRS = 1 << 14  # of queries and titles whose words are compared at a time
 
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
@@ -22,6 +24,7 @@ class MiningRules:
       depth: those from here on are not looked at; at least 1.
       per_query: how many are drawn, at least 1.
       skip_top: so many of the nearest are left out: with few clicks these are often wanted, though nobody said so.
+      title_mask: refuse those whose title has all words of the query, which says more than that nobody clicked.
       below_positive: leave out those that score above this share of the mean score of the query's known positives
         (positive-aware mining: Moreira et al. 2024, "NV-Retriever", arXiv 2407.15831); None for no such limit.
       seed: of the draw.
@@ -30,6 +33,7 @@ class MiningRules:
     depth: int = 100
     per_query: int = 8
     skip_top: int = 0
+    title_mask: bool = True
     below_positive: float | None = None
     seed: int = 0
 
@@ -96,6 +100,37 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Words:
+    """The words of Q queries and of N titles, as keys; see `data_pipelines.word_keys`.
+
+    Attributes:
+      queries: int32[Q, W], 0 where there is no word and -1 for words that no title has.
+      titles: N sequences of int32 keys above 0.
+    """
+
+    queries: np.ndarray
+    titles: Ragged
+
+    def named(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Whether the titles of products int[n] have all words of queries int[n]: bool[n].
+
+        As in the loss, `objectives.keywords.titles_with_all_words`: a query without words asks for nothing, and no
+        title answers it.
+        """
+        parts = [slice(start, start + _PAIRS) for start in range(0, len(query), _PAIRS)]
+        return np.concatenate([np.zeros(0, bool), *(self._named(query[part], rows[part]) for part in parts)])
+
+    def _named(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        starts, ends = self.titles.splits[rows], self.titles.splits[rows + 1]
+        titles = gather_ragged(self.titles.values, starts, ends, int((ends - starts).max(initial=0)), 0)
+        asked = self.queries[query]
+        found = (asked > 0).any(axis=1)
+        for word in asked.T:
+            found &= (word == 0) | ((word > 0) & (word[:, None] == titles).any(axis=1))
+        return found
+
+
+@dataclass(frozen=True)
 class Mined:
     """What was found.
 
@@ -104,6 +139,7 @@ class Mined:
       row: int64[n], products, the nearest of a query first.
       score: float32[n], inner products.
       known: how many candidates were refused because they are known positives.
+      named: how many because their title has all words of the query.
       close: how many because they score too much like one.
     """
 
@@ -111,10 +147,18 @@ class Mined:
     row: np.ndarray
     score: np.ndarray
     known: int
+    named: int
     close: int
 
 
-def mine(search: Search, vectors: np.ndarray, known: Known, rules: MiningRules, limit: np.ndarray) -> Mined:
+def mine(
+    search: Search,
+    vectors: np.ndarray,
+    known: Known,
+    rules: MiningRules,
+    limit: np.ndarray,
+    words: Words | None = None,
+) -> Mined:
     """Draw negatives for each query from its nearest products; never a known positive.
 
     Args:
@@ -124,14 +168,15 @@ def mine(search: Search, vectors: np.ndarray, known: Known, rules: MiningRules, 
       known: the positives.
       rules: what to take.
       limit: float64[Q], the largest score that may be taken.
+      words: of queries and products, for `title_mask`; None where titles are not looked at.
     """
     counts = known.counts(len(vectors))
     order = np.argsort(counts, kind="stable")  # so that queries searched for together are as deep as each other
     parts = [order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK)]
-    found = [_mine(search, vectors, known, rules, limit, part, int(counts[part].max())) for part in parts]
+    found = [_mine(search, vectors, known, rules, limit, words, part, int(counts[part].max())) for part in parts]
     query, row, score = (np.concatenate([getattr(f, name) for f in found]) for name in ("query", "row", "score"))
     by_query = np.argsort(query, kind="stable")
-    refused = (sum(getattr(f, name) for f in found) for name in ("known", "close"))
+    refused = (sum(getattr(f, name) for f in found) for name in ("known", "named", "close"))
     return Mined(query[by_query], row[by_query], score[by_query], *refused)
 
 
@@ -150,6 +195,7 @@ def _mine(
     known: Known,
     rules: MiningRules,
     limit: np.ndarray,
+    words: Words | None,
     part: np.ndarray,
     most: int,
 ) -> Mined:
@@ -159,6 +205,11 @@ def _mine(
     rank: np.ndarray = np.cumsum(free, axis=1) - free  # so many free ones are nearer
     looked_at = rank < rules.depth
     taken = free & looked_at & (rank >= rules.skip_top)
+    named = np.zeros_like(taken)
+    if words is not None:
+        where, column = np.nonzero(taken)
+        named[where, column] = words.named(part[where], rows[where, column])
+    taken &= ~named
     close = taken & (scores > limit[part, None])
     taken &= ~close
     chance = hash_keys(rules.seed, part[:, None], rows)
@@ -172,5 +223,6 @@ def _mine(
         rows[where, column].astype(np.int64),
         scores[where, column].astype(np.float32),
         int((positive & looked_at).sum()),
+        int(named.sum()),
         int(close.sum()),
     )

@@ -84,6 +84,9 @@ mine_options = _all(
     click.option("--per-query", type=click.IntRange(min=1), default=8, help="How many to draw for each query."),
     click.option("--skip-top", type=click.IntRange(min=0), default=0, help="How many of the nearest to leave out."),
     click.option(
+        "--title-mask/--no-title-mask", default=True, help="Refuse products whose title has all words of the query."
+    ),
+    click.option(
         "--below-positive",
         type=click.FloatRange(0, 1, min_open=True),
         metavar="SHARE",

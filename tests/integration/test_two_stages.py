@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import TINY, call, losses, refused
 
+from data_pipelines.keywords import words
 from data_pipelines.prepared import open_data
 from make_jax.run import read_metrics
 
@@ -26,6 +27,8 @@ def mined(trained: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFacto
     assert counts["known"] > 0
     assert f"{counts['negatives']:,} hard negatives for" in result.output
     assert f"{counts['known']:,} candidates refused as known positives" in result.output
+    assert counts["named"] > 0
+    assert f"{counts['named']:,} as naming all words of the query" in result.output
     return out
 
 
@@ -44,6 +47,28 @@ def test_nothing_mined_was_ever_clicked_under_the_query(mined: Path, tiny_data: 
     assert per_query.max() == 4
     clicked = np.unique(data.query_keys[data.interactions["query_index"]])
     assert set(found["query_key"]) <= set(clicked.tolist())
+
+
+def test_nothing_mined_names_all_words_unless_it_may(
+    mined: Path, trained: Path, indexed: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = open_data(tiny_data)
+    titles = [set(words(record["title"])) for record in data.records(range(data.num_products))]
+    asked = {key: set(words(text)) for key, text in zip(data.query_keys.tolist(), data.queries, strict=True)}
+
+    def naming(negatives: Path) -> int:
+        found = rows_of(negatives)
+        pairs = zip(found["query_key"], found["product_row"], strict=True)
+        return sum(asked[key] <= titles[row] for key, row in pairs)
+
+    assert naming(mined) == 0
+    any_title = ("--run", trained, "--data", tiny_data, "--index", indexed, "--depth", 20, "--no-title-mask")
+    result = call("mine", *any_title, "--out", tmp_path / "any")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "0 as naming all words of the query" in result.output
+    assert naming(tmp_path / "any") > 0
+    for out, masked in ((mined, True), (tmp_path / "any", False)):
+        assert json.loads((out / "manifest.json").read_text())["options"]["title_mask"] is masked
 
 
 def test_an_index_of_the_catalogue_gives_the_same(
@@ -66,7 +91,8 @@ def test_the_second_stage_starts_from_the_first_and_goes_on(
     layers = [
         f"model.{tower}.layers=0" for tower in (*(f"{t}.transformer" for t in ("query", "title", "image")), "fusion")
     ]
-    settings = (*layers, "training.checkpoint_every=2", "training.log_every=1")
+    side = ("model.side.columns=category,product_id", "model.side.buckets=64")
+    settings = (*layers, *side, "training.checkpoint_every=2", "training.log_every=1")
     habits = [part for setting in settings for part in ("--set", setting)]
     command = ("train", TINY, "--data", tiny_data, "--init-from", trained, "--negatives", mined, *SECOND, *habits)
     whole, parted = tmp_path / "whole", tmp_path / "parted"
@@ -77,6 +103,7 @@ def test_the_second_stage_starts_from_the_first_and_goes_on(
     told = json.loads((whole / "run.json").read_text())
     assert told["negatives"]["path"] == str(mined)
     assert told["init_from"]["loaded"] > 0
+    assert "side/category/embedding" in told["init_from"]["fresh"]
     # As if it had been stopped after step 2.
     shutil.copytree(whole, parted)
     for name in ("model.safetensors", "result.json"):
