@@ -13,7 +13,7 @@ from make_jax.config import Experiment
 from make_jax.errors import UserError
 from make_jax.inspection.page import render
 from make_jax.overrides import load_experiment
-from make_jax.run import write_text
+from make_jax.small_files import write_text
 
 
 class Inspected(NamedTuple):

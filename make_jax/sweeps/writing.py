@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from make_jax.run import write_text
+from make_jax.small_files import write_text
 from make_jax.sweeps.page import render
 from make_jax.sweeps.schedule import duration
 from make_jax.sweeps.table import Difference, Row, Summary, Table
