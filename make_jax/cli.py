@@ -202,7 +202,7 @@ def cache(data: str, out: Path | None, experiment: Path | None, overrides: tuple
 @data.command("inspect")
 @click.argument("data", type=str)
 @click.option("--experiment", type=PATH, help="Show it as this experiment (a Python file) sees it.")
-@click.option("--out", type=PATH, help="Page to write; DATA-inspect.html if not given.")
+@click.option("--out", type=PATH, help="Page to write, .html if no other ending is given; DATA-inspect.html if none.")
 @click.option("--examples", type=click.IntRange(min=0), default=24, help="How many to show, at most those of a batch.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of the draws; the experiment's if not given.")
 @click.option("--step", type=click.IntRange(min=0), default=0, help="Training step to take the examples from.")

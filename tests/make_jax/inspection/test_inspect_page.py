@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,6 +29,7 @@ from data_pipelines.inspection.scan import Repeated
 from data_pipelines.inspection.speed import InputSpeed
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import BadRow
+from make_jax.cli import main
 from make_jax.commands.feeding import augmentation, batch_shape, feed_options, sampling
 from make_jax.commands.inspect_data import inspect_data
 from make_jax.config import DataConfig, Experiment, ImageConfig, ModelConfig, TrainingConfig
@@ -246,9 +248,20 @@ def test_default_settings_fit_the_kind_of_data(tmp_path: Path) -> None:
         inspect_data(str(data), TINY)
 
 
-@pytest.mark.parametrize("out", ["", "missing/.."])
+@pytest.mark.parametrize(("out", "written"), [("page", "page.html"), ("page.htm", "page.htm"), (".page", ".page.html")])
+def test_a_page_without_an_ending_gets_one(tiny_data: Path, tmp_path: Path, out: str, written: str) -> None:
+    called = CliRunner().invoke(
+        main, ["data", "inspect", str(tiny_data), "--experiment", str(TINY), "--examples", "1", "--out", tmp_path / out]
+    )
+    assert called.exit_code == 0, called.output
+    assert called.output.rstrip().endswith(f"Look at {tmp_path / written}")
+    assert [path.name for path in tmp_path.iterdir()] == [written]
+
+
+@pytest.mark.parametrize("out", ["", "missing/..", "page"])
 def test_a_folder_in_the_way_is_a_users_error(tiny_data: Path, tmp_path: Path, out: str) -> None:
     (tmp_path / "missing").mkdir()
+    (tmp_path / "page.html").mkdir()
     with pytest.raises(UserError, match="is a folder; name the file to write with --out"):
         inspect_data(str(tiny_data), TINY, tmp_path / out)
 
