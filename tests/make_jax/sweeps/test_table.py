@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from browser import Browser
 from hypothesis import given
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from table_sample import VARIANTS, result, sample
 
 from make_jax.errors import UserError
+from make_jax.retrieval.bootstrap import paired_bootstrap
 from make_jax.sweeps.page import render
 from make_jax.sweeps.results import RunResult
 from make_jax.sweeps.table import Difference, build_table, summarise
@@ -56,6 +59,24 @@ def test_differences_are_of_the_seeds_that_both_have() -> None:
     assert rows["c"].difference is None
     assert any("no seed in common" in note for note in table.notes)
     assert any("no interval without metrics by query" in note for note in table.notes)
+
+
+def test_the_interval_is_over_the_queries_that_all_runs_have(tmp_path: Path) -> None:
+    rng, shared = np.random.default_rng(0), set(range(30))
+    values = {(name, seed): rng.random(30) + (name == "b") for name in "ab" for seed in range(2)}
+    runs = []
+    for number, ((name, seed), metric) in enumerate(values.items()):
+        kept = rng.permutation(30)[number:]
+        shared &= set(kept.tolist())
+        file = tmp_path / f"{name}{seed}.parquet"
+        pq.write_table(pa.table({"query_id": [f"q{n:02}" for n in kept], "r_precision": metric[kept]}), file)
+        runs.append(replace(result(name, seed, metric.mean()), per_query=file))
+    assert len(shared) < 30
+    both = (np.stack([values[name, seed][sorted(shared)] for seed in range(2)]) for name in "ba")
+    table = build_table("s", "r_precision", [("a", {}), ("b", {})], runs, command="c", baseline="a")
+    (difference,) = [row.difference for row in table.rows if row.name == "b"]
+    assert difference == pytest.approx(paired_bootstrap(*both))
+    assert difference.is_clear
 
 
 def test_what_makes_runs_hard_to_compare_is_said() -> None:
