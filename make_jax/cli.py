@@ -314,11 +314,12 @@ def index(embeddings: Path, out: Path, target_recall: float, tune_queries: Path 
 
 @main.command()
 @mine_options
-def mine(**options: Any) -> None:
+def mine(run: Path, data: tuple[str, ...], out: Path, index: Path | None, **rules: Any) -> None:
     """Find hard negatives: near products that nobody clicked under a query, for train --negatives."""
     from make_jax.commands.mine import mine as run_mine
+    from make_jax.retrieval.mining import MiningRules
 
-    click.echo(run_mine(**options).text())
+    click.echo(run_mine(run, data, out, MiningRules(**rules), index).text())
 
 
 @main.command()
