@@ -91,8 +91,9 @@ class PillowExamples:
 def ours(task: Task, step: int = 0) -> Generator[Any, None, None]:
     """Training batches from prepared data on disk, with the settings that a run has when nothing is said."""
     from data_pipelines.dataset import open_prepared
+    from data_pipelines.feed_settings import BatchShape, Sampling
     from data_pipelines.input import train_batches
-    from data_pipelines.plans import BatchShape, Sampling, TrainPlans
+    from data_pipelines.plans import TrainPlans
 
     data = open_prepared(task.folder / "data")
     query_tokens, title_tokens = (ids.shape[1] for ids in (task.tokens["query_ids"], task.tokens["title_ids"]))

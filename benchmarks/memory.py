@@ -60,8 +60,9 @@ def memory_use(folder: Path, batch_size: int, steps: int) -> MemoryUse:
     from catalogues import QUERY_TOKENS, TITLE_TOKENS
 
     from data_pipelines.dataset import open_prepared
+    from data_pipelines.feed_settings import BatchShape, Sampling
     from data_pipelines.input import train_batches
-    from data_pipelines.plans import BatchShape, Sampling, TrainPlans
+    from data_pipelines.plans import TrainPlans
 
     data = open_prepared(folder)
     shape = BatchShape(QUERY_TOKENS, TITLE_TOKENS, (80, 64))

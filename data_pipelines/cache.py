@@ -17,8 +17,9 @@ from PIL import Image
 
 from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import BatchShape, FeedOptions
 from data_pipelines.manifest import CACHE_KIND, read_manifest, verify_files
-from data_pipelines.plans import BatchShape, FeedOptions, Plan, fill_up
+from data_pipelines.plans import Plan, fill_up
 from data_pipelines.prepared import DataTables
 from data_pipelines.ragged import Ragged, pad_tokens
 from data_pipelines.read_ahead import ReadAhead

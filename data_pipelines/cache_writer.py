@@ -16,8 +16,9 @@ from data_pipelines.atomic import atomic_directory
 from data_pipelines.augmentation import NO_AUGMENT
 from data_pipelines.dataset import PreparedData
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import BatchShape, FeedOptions
 from data_pipelines.manifest import CACHE_KIND, foreign_content, write_manifest
-from data_pipelines.plans import BatchShape, FeedOptions, Plan
+from data_pipelines.plans import Plan
 from data_pipelines.records import MAX_TITLE_TOKENS
 from data_pipelines.stored_feed import stored_batches
 from data_pipelines.title_arrays import TitleOutput

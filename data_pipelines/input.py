@@ -50,8 +50,9 @@ import numpy as np
 from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
 from data_pipelines.cache import CachedData, cached_batches
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import BatchShape, FeedOptions, at_least
 from data_pipelines.hard_negatives import BatchesWithNegatives
-from data_pipelines.plans import BatchShape, FeedOptions, Plan, TrainPlans, at_least
+from data_pipelines.plans import Plan, TrainPlans
 from data_pipelines.prepared import ProductData
 from data_pipelines.title_arrays import TitleOutput
 from data_pipelines.tokenizer import TextTokenizer

@@ -13,8 +13,9 @@ from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
 from data_pipelines.bad_records import BadRecords
 from data_pipelines.batches import Batches, Chunk
 from data_pipelines.dataset import PreparedData
+from data_pipelines.feed_settings import BatchShape, FeedOptions
 from data_pipelines.mixture import MixedData
-from data_pipelines.plans import BatchShape, FeedOptions, Plan, fill_up
+from data_pipelines.plans import Plan, fill_up
 from data_pipelines.stored import read_products
 from data_pipelines.title_arrays import TitleOutput, region_arrays
 from data_pipelines.tokenizer import TextTokenizer

@@ -36,6 +36,7 @@ from make_jax import __version__
 from make_jax.config import Experiment
 from make_jax.errors import UserError
 from make_jax.overrides import from_dict, to_json
+from make_jax.small_files import read_object, write_text, write_whole
 
 # What may differ when a run goes on: none of these changes what is learned.
 _FREE = ("mesh", "training.log_every", "training.eval_every", "training.checkpoint_every",
@@ -45,6 +46,7 @@ _FREE = ("mesh", "training.log_every", "training.eval_every", "training.checkpoi
 # What every run.json and result.json tells.
 _ORIGIN_KEYS = ("command", "versions", "commit", "hardware", "date", "data", "data_fingerprint")
 _RESULT_KEYS = ("parameters", "fingerprint")
+_REMEDY = "the run is damaged, restore the file or train again"
 
 
 class Run(NamedTuple):
@@ -114,7 +116,7 @@ def _refuse_other_model(
             f"{path}: this run is of another model ({'; '.join(different[:3])}{more}); choose another --workdir or "
             "the settings it was started with"
         )
-    origin = _read_json(path / "run.json", _ORIGIN_KEYS)
+    origin = read_object(path / "run.json", _REMEDY, _ORIGIN_KEYS)
     if origin["data_fingerprint"] != data_fingerprint:
         raise UserError(
             f"{path}: this run was trained on other data ({', '.join(origin['data'])}, fingerprint "
@@ -145,7 +147,7 @@ def _flat(tree: dict[str, Any]) -> dict[str, Any]:
 def finish_run(path: Path, params: Any, result: dict[str, Any]) -> str:
     """Write the trained parameters and the result; returns the model's fingerprint. Safe to repeat."""
     arrays = {name: np.array(leaf, order="C") for name, leaf in traverse_util.flatten_dict(params, sep="/").items()}
-    _write_whole(path / "model.safetensors", save(arrays))
+    write_whole(path / "model.safetensors", save(arrays))
     fingerprint = _fingerprint(path)
     count = int(sum(array.size for array in arrays.values()))
     write_text(
@@ -165,8 +167,8 @@ def open_run(path: Path) -> Run:
     experiment = _read_experiment(path)
     if not (path / "result.json").exists():
         raise UserError(f"{path}: this run is not finished; run the same make-jax train command again to go on")
-    origin = _read_json(path / "run.json", _ORIGIN_KEYS)
-    result = _read_json(path / "result.json", _RESULT_KEYS)
+    origin = read_object(path / "run.json", _REMEDY, _ORIGIN_KEYS)
+    result = read_object(path / "result.json", _REMEDY, _RESULT_KEYS)
     if not (path / "model.safetensors").exists():
         raise UserError(f"{path / 'model.safetensors'}: this file is missing; restore the folder or train again")
     expected, found = result["fingerprint"], _fingerprint(path)
@@ -192,22 +194,9 @@ def _fingerprint(path: Path) -> str:
 def _read_experiment(path: Path) -> Experiment:
     file = path / "experiment.json"
     try:
-        return from_dict(_read_json(file))
+        return from_dict(read_object(file, _REMEDY))
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-
-
-def _read_json(file: Path, required: Sequence[str] = ()) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: this file cannot be read ({error}); the run is damaged, train it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: expected a JSON object, found {type(content).__name__}; the run is damaged")
-    missing = [key for key in required if key not in content]
-    if missing:
-        raise UserError(f"{file}: {', '.join(missing)} missing; the run is damaged, restore the file or train again")
-    return content
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -221,20 +210,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return records
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    _write_whole(file, text.encode())
-
-
-def _write_whole(file: Path, content: bytes) -> None:
-    fresh = file.with_name(file.name + ".tmp")
-    try:
-        fresh.write_bytes(content)
-        os.replace(fresh, file)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def provenance() -> dict[str, Any]:

@@ -9,8 +9,10 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from browser import Browser
 from hypothesis import HealthCheck, settings
 
 # Before anything imports jax: eight fake devices, for the tests of sharding; and little optimisation, since tests
@@ -35,11 +37,27 @@ FASHION = Path(os.environ.get("MAKE_JAX_FASHION", Path(__file__).parents[2] / "s
 def fashion_dir() -> Path:
     """The real fashion catalogue. Tests that need it are skipped where it is absent, unless it was promised."""
     if not (FASHION / "clicks.parquet").exists():
-        message = f"the fashion catalogue is not at {FASHION}; set MAKE_JAX_FASHION to its folder"
-        if os.environ.get("MAKE_JAX_REQUIRE_FASHION"):
-            pytest.fail(message)
-        pytest.skip(message)
+        _do_without(
+            "MAKE_JAX_REQUIRE_FASHION", f"the fashion catalogue is not at {FASHION}; set MAKE_JAX_FASHION to its folder"
+        )
     return FASHION
+
+
+@pytest.fixture
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Browser:
+    """A real browser. Tests that need it are skipped where there is none, unless it was promised."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        message = "chromium is not on PATH; install it (Debian: apt-get install chromium)"
+        _do_without("MAKE_JAX_REQUIRE_CHROMIUM", message)
+    return Browser(chromium, tmp_path_factory.mktemp("browser"))
+
+
+def _do_without(promise: str, message: str) -> NoReturn:
+    """Skips the test, or fails it where the environment promises what is missing."""
+    if os.environ.get(promise):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @pytest.fixture(scope="session")

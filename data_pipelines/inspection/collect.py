@@ -9,11 +9,12 @@ import numpy as np
 
 from data_pipelines.augmentation import AugmentSpec
 from data_pipelines.dataset import PreparedData
+from data_pipelines.feed_settings import BatchShape, FeedOptions, Sampling, at_least
 from data_pipelines.inspection.contents import Contents, read_contents
 from data_pipelines.inspection.examples import Example, training_examples
 from data_pipelines.inspection.scan import Scan, scan_products
 from data_pipelines.inspection.speed import InputSpeed, input_speed
-from data_pipelines.plans import BatchShape, FeedOptions, Sampling, TrainPlans, at_least
+from data_pipelines.plans import TrainPlans
 
 
 @dataclass(frozen=True)

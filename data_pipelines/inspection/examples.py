@@ -12,8 +12,9 @@ import numpy as np
 from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
 from data_pipelines.dataset import PreparedData
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import FeedOptions
 from data_pipelines.input import train_batches
-from data_pipelines.plans import FeedOptions, TrainPlans
+from data_pipelines.plans import TrainPlans
 from data_pipelines.ragged import pad_tokens
 from data_pipelines.title_arrays import TitleOutput
 from data_pipelines.tokenizer import TextTokenizer, load_tokenizer

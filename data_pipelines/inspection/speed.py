@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from data_pipelines.augmentation import AugmentSpec
 from data_pipelines.dataset import PreparedData
+from data_pipelines.feed_settings import FeedOptions
 from data_pipelines.input import train_batches
-from data_pipelines.plans import FeedOptions, TrainPlans
+from data_pipelines.plans import TrainPlans
 
 _WARM_UP = 2  # batches besides those kept ready, which pile up while the first one sets up the decoders
 _BATCHES = 20

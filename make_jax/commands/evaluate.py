@@ -24,7 +24,8 @@ from make_jax.retrieval.per_query import ALL, write_per_query
 from make_jax.retrieval.per_query import NAME as PER_QUERY
 from make_jax.retrieval.report import write_report
 from make_jax.retrieval.report_data import ReportData
-from make_jax.run import Run, provenance, read_metrics, write_text
+from make_jax.run import Run, provenance, read_metrics
+from make_jax.small_files import write_text
 
 
 def evaluate(

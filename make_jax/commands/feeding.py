@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.augmentation import AugmentSpec
-from data_pipelines.plans import BatchShape, FeedOptions, Sampling
+from data_pipelines.feed_settings import BatchShape, FeedOptions, Sampling
 from data_pipelines.prepared import ProductData, open_data
 from data_pipelines.query_arrays import QueryMasking, QueryOutput
 from data_pipelines.query_variation import QueryVariation

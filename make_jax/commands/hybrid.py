@@ -11,7 +11,7 @@ from make_jax.commands.judging import read_judgements
 from make_jax.commands.systems import Systems, Vectors, rank
 from make_jax.retrieval import hybrid, hybrid_weight
 from make_jax.retrieval.hybrid_weight import GRID, HybridWeight
-from make_jax.run import write_text
+from make_jax.small_files import write_text
 
 
 def learn_weight(

@@ -13,7 +13,7 @@ from make_jax.config import Experiment
 from make_jax.errors import UserError
 from make_jax.inspection.page import render
 from make_jax.overrides import load_experiment
-from make_jax.run import write_text
+from make_jax.pages import write_page
 
 
 class Inspected(NamedTuple):
@@ -37,7 +37,7 @@ def inspect_data(
       data_path: what `make-jax prepare` wrote.
       experiment_path: whose sizes, draws and augmentation to use; None for the settings of an experiment that changes
         none.
-      out: the page; by default DATA-inspect.html beside the data.
+      out: the page, with .html added where the name has no ending; by default DATA-inspect.html beside the data.
       examples: how many to show, at most those of a batch.
       seed: of the draws and the augmentation; the experiment's where None.
       step: the training step that the examples are taken from.
@@ -45,9 +45,7 @@ def inspect_data(
     Raises:
       UserError, DataError: the data cannot be used, or it and the experiment do not fit together.
     """
-    page = out or beside(data_path, "-inspect.html")
-    if page.is_dir():
-        raise UserError(f"{page} is a folder; name the file to write with --out")
+    page = _html_file(out or beside(data_path, "-inspect.html"))
     data = open_prepared(data_path, checksums=False)
     experiment = load_experiment(experiment_path) if experiment_path else _default_experiment(data)
     check_pictures(experiment, data)
@@ -62,8 +60,23 @@ def inspect_data(
         step=step,
     )
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_text(page, render(found, experiment.name))
+    write_page(page, render(found, experiment.name))
     return Inspected(page, found.text())
+
+
+def _html_file(wanted: Path) -> Path:
+    """The file to write: browsers show one without an ending as its source."""
+    _refuse_folder(wanted)
+    if wanted.suffix:
+        return wanted
+    named = wanted.with_name(f"{wanted.name}.html")
+    _refuse_folder(named)
+    return named
+
+
+def _refuse_folder(page: Path) -> None:
+    if page.is_dir():
+        raise UserError(f"{page} is a folder; name the file to write with --out")
 
 
 def _default_experiment(data: PreparedData) -> Experiment:

@@ -52,31 +52,28 @@ class MineSummary:
         )
 
 
-def mine(
-    run: Path, data: Sequence[str], out: Path, index: Path | None = None, **rules: int | float | None
-) -> MineSummary:
+def mine(run: Path, data: Sequence[str], out: Path, rules: MiningRules, index: Path | None = None) -> MineSummary:
     """Write the hard negatives of the click log's queries to the directory `out`.
 
     Args:
       run: a finished run.
       data: see `open_training_data`; only its products and clicks are looked at, never the dev queries.
       out: the directory to write.
+      rules: what to take.
       index: of its products, made with `run`; one is built, and not kept, if None.
-      rules: see `MiningRules`.
 
     Raises:
       UserError, DataError: inputs that are unusable or do not belong together, or no click to mine for.
     """
-    chosen = MiningRules(**rules)  # type: ignore[arg-type]  # typed by the options
-    _check(chosen)
+    _check(rules)
     model = TrainedModel.open(run)
     opened, _ = open_training_data(data)
     keys, texts = _log_queries(opened)
     vectors = model.encode_queries(texts)
-    words = _words(opened, texts) if chosen.title_mask else None
+    words = _words(opened, texts) if rules.title_mask else None
     with tempfile.TemporaryDirectory() as folder:
         found = _own_index(model, opened, vectors, Path(folder)) if index is None else _given(index, model, opened)
-        mined = _mined(found, vectors, keys, opened, chosen, words)
+        mined = _mined(found, vectors, keys, opened, rules, words)
     columns = {
         "query_key": keys[mined.query],
         "product_row": mined.row.astype(np.int32),
@@ -92,7 +89,7 @@ def mine(
         "close": mined.close,
     }
     made_from = {"data": opened.fingerprint, "model": model.run.fingerprint}
-    write_negatives(out, columns, counts, asdict(chosen), made_from)
+    write_negatives(out, columns, counts, asdict(rules), made_from)
     return MineSummary(out, **counts)
 
 

@@ -1,29 +1,20 @@
-"""The inspection page: one HTML file that shows prepared data, and what the model sees of it.
-
-Like the evaluation report, whose style it has, it holds everything it shows and asks nobody for anything.
-"""
+"""The inspection page: one HTML file that shows prepared data, and what the model sees of it."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import io
 from datetime import timedelta
 from pathlib import Path
-
-import jinja2
-import numpy as np
-from PIL import Image
 
 from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
 from data_pipelines.inspection import Inspection
 from data_pipelines.inspection.contents import ShardFile
 from make_jax.inspection import figures
-from make_jax.retrieval.figures import thumbnail
+from make_jax.pages import render_page
 
 MUCH_CUT = 0.05  # of the texts, the share from which on their length is worth a note
 
-_TEMPLATES = (Path(__file__).with_name("templates"), Path(__file__).parents[1] / "retrieval" / "templates")
+_TEMPLATE = Path(__file__).with_name("templates") / "inspect.html.j2"
 
 
 def render(inspection: Inspection, experiment: str) -> str:
@@ -33,17 +24,11 @@ def render(inspection: Inspection, experiment: str) -> str:
       inspection: what to show.
       experiment: whose settings it was made with.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count="{:,}".format, percent="{:.1%}".format, megabytes=_megabytes, duration=_duration)
-    environment.filters.update(png=_png, thumbnail=thumbnail)
+    filters = {"count": "{:,}".format, "percent": "{:.1%}".format, "megabytes": _megabytes, "duration": _duration}
     contents, shape = inspection.contents, inspection.shape
-    return environment.get_template("inspect.html.j2").render(
+    return render_page(
+        _TEMPLATE,
+        filters,
         it=inspection,
         contents=contents,
         experiment=experiment,
@@ -98,13 +83,6 @@ def _notes(inspection: Inspection) -> list[str]:
 
 def _size(shard: ShardFile) -> tuple[int, int]:
     return shard.num_bytes, shard.records
-
-
-def _png(pixels: np.ndarray) -> str:
-    """Pixels, uint8[H, W, 3], as a data URI, to the bit."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _megabytes(num_bytes: int) -> str:

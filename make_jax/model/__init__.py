@@ -13,8 +13,8 @@ import jax
 
 from make_jax.config import Experiment
 from make_jax.model.adaptation import ProductEmbedding
-from make_jax.model.losses import Batch, Metrics
 from make_jax.model.make import Make, Params
+from make_jax.model.outputs import Batch, Metrics
 
 
 class RetrievalModel(Protocol):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from make_jax.config import CONTRASTS, OBJECTIVES, ModelConfig, ObjectivesConfig
 from make_jax.model.adaptation import ProductEmbedding
-from make_jax.model.cross_modal import ProductStates
-from make_jax.model.encoders import ImageEncoder, TextEncoder, merge_cells, pixels
-from make_jax.model.heads import LossHeads, Segment, token_table
-from make_jax.model.layers import unit_norm
-from make_jax.objectives import masked_patches, masked_tokens
+from make_jax.model.heads import LossHeads, Segment
+from make_jax.model.hidden_losses import hidden_patches, hidden_tokens
+from make_jax.model.outputs import Batch, Metrics, Outputs, Towers
 from make_jax.objectives.contrastive import (
     Past,
     Side,
@@ -28,9 +26,6 @@ from make_jax.objectives.keywords import Judged, Keys, judge_pairs
 from make_jax.objectives.matching import Pairs, draw_pairs, matching_loss
 from make_jax.objectives.memory import Memory, filled, past_negatives, remember
 
-Batch = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
-
 _SIDES = {
     "qic": ("query", "product"),
     "query_title": ("query", "title"),
@@ -39,34 +34,6 @@ _SIDES = {
     "title_product": ("title", "product"),
     "image_product": ("image", "product"),
 }
-
-
-class Outputs(NamedTuple):
-    """What the encoders make of a batch.
-
-    queries float32[B, E]; query_states; products; towers and fused, the states before and after the cross-modal layers;
-    scale and bias of the contrasts, scalars; negatives, the embeddings of B·H hard negatives, None without any.
-    """
-
-    queries: jax.Array
-    query_states: Segment
-    products: ProductEmbedding
-    towers: ProductStates
-    fused: ProductStates
-    scale: jax.Array
-    bias: jax.Array
-    negatives: ProductEmbedding | None = None
-
-
-class Towers(NamedTuple):
-    """The single-modality towers, for a second look at texts and pictures of which something is hidden.
-
-    A model of one modality lacks the other's tower.
-    """
-
-    query: TextEncoder
-    title: TextEncoder | None
-    image: ImageEncoder | None
 
 
 def objective_losses(
@@ -95,8 +62,8 @@ def objective_losses(
         _contrasts(config, outputs, batch, judged, memory)
         | _gate(config, outputs, excluded)
         | _matching(config, outputs, heads, excluded, for_pairs)
-        | _hidden_tokens(config, towers, heads, batch)
-        | _hidden_patches(config, towers.image, heads, batch, for_patches)
+        | hidden_tokens(config, towers, heads, batch)
+        | hidden_patches(config, towers.image, heads, batch, for_patches)
     )
     weights = {name: getattr(config, name) for name in OBJECTIVES if name in found}
     loss = sum((weight * found[name] for name, weight in weights.items()), start=jnp.zeros(()))
@@ -258,53 +225,6 @@ def _segments(query: Segment, product: list[Segment], pairs: Pairs) -> list[Segm
     return [(query[0][pairs.query], query[1][pairs.query])] + [
         (states[pairs.product], mask[pairs.product]) for states, mask in product
     ]
-
-
-def _hidden_tokens(config: ObjectivesConfig, towers: Towers, heads: LossHeads, batch: Batch) -> Metrics:
-    """MLM in each text tower: in a cross-modal encoder it hurt (MAKE's predecessor)."""
-    if config.mlm == 0:
-        return {}
-    losses, found = [], {}
-    for name, tower, head in (
-        ("query", towers.query, heads.query_tokens),
-        ("title", towers.title, heads.title_tokens),
-    ):
-        if tower is None:
-            continue
-        states, _ = tower(batch[f"masked_{name}_ids"], False)
-        places, targets = masked_tokens.hidden_tokens(batch[f"{name}_targets"], config.mask_share)
-        logits = head(masked_tokens.take_states(states, places), token_table(tower))
-        loss, found[f"mlm_{name}_accuracy"] = masked_tokens.token_loss(logits, targets)
-        losses.append(loss)
-    return {"mlm": jnp.mean(jnp.stack(losses)), **found}
-
-
-def _hidden_patches(
-    config: ObjectivesConfig, tower: ImageEncoder | None, heads: LossHeads, batch: Batch, key: jax.Array
-) -> Metrics:
-    """MPM and MPM_R in the picture tower."""
-    if tower is None or (config.mpm == 0 and config.mpm_r == 0):
-        return {}
-    for_hiding, for_negatives = jax.random.split(key)
-    patches = tower.patches(batch["image"])
-    regions = tower.config.stem == "regions"
-    there = batch["has_image"] if regions else batch["has_image"].reshape(-1, 1)
-    present = jnp.broadcast_to(there, patches.shape[:2])
-    hidden = masked_patches.hide_patches(for_hiding, present, config.patch_mask_share)
-    mask = masked_patches.hidden_mask(hidden, patches.shape[1])
-    states, _ = tower.read(patches, batch["has_image"], False, mask)
-    states = masked_patches.take_patches(states.reshape(patches.shape), hidden)
-    found: Metrics = {}
-    if config.mpm > 0:
-        truth = batch["image"] if regions else merge_cells(pixels(batch["image"]), tower.config.patch)[0]
-        truth = masked_patches.take_patches(truth.reshape(*patches.shape[:2], -1), hidden)
-        found["mpm"] = masked_patches.regression_loss(heads.patch_values(states), truth, hidden.used)
-    if config.mpm_r > 0:
-        predicted = unit_norm(heads.patch_features(states))
-        found["mpm_r"], found["mpm_r_accuracy"] = masked_patches.contrast_loss(
-            for_negatives, predicted, unit_norm(patches), present, hidden, config.patch_negatives
-        )
-    return found
 
 
 def example_targets(config: ModelConfig) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from make_jax.model.cross_modal import CrossModalLayers, ProductStates
 from make_jax.model.encoders import ImageEncoder, TextEncoder
 from make_jax.model.heads import LossHeads
 from make_jax.model.layers import masked_mean, unit_norm
-from make_jax.model.losses import Batch, Metrics, Outputs, Towers, example_targets, objective_losses
+from make_jax.model.losses import example_targets, objective_losses
+from make_jax.model.outputs import Batch, Metrics, Outputs, Towers
 from make_jax.model.side import SideEmbeddings
 from make_jax.objectives.memory import Memory, empty_memory
 

@@ -1,11 +1,8 @@
-"""Pictures for the evaluation report: figures as inline SVG, product pictures as data URIs."""
+"""Figures for the evaluation report, as inline SVG."""
 
 from __future__ import annotations
 
-import base64
-import io
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,42 +11,17 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from PIL import Image, ImageOps
 
 from make_jax.drawing import COLOURS, Drawing, draw, label
 
 if TYPE_CHECKING:
     from make_jax.retrieval.report_data import KindWeights, TuningPoint
 
-THUMBNAIL = (220, 280)  # pixels: twice the size of a card on the page, for dense screens
 MAX_BUCKETS = 200  # points on a training curve
 MAX_DOTS = 80  # dots in one strip of the weights figure
 
 _SERIES = (("accent", "-", "o"), ("picture", "--", "s"), ("good", "-.", "^"), ("both", ":", "D"))
 _ASKED_IN = {"title": ("text", "o"), "both": ("both", "D"), "picture": ("picture", "s")}
-
-
-def thumbnail(image: bytes | None) -> str | None:
-    """Re-encode a picture as a small JPEG data URI (at most 220 x 280 px, upright, on white).
-
-    Returns None for a missing picture and for bytes that do not decode.
-    """
-    if not image:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(image)) as opened:
-                opened.thumbnail((2 * max(THUMBNAIL),) * 2)  # lets a JPEG decode at a fraction of its size
-                upright = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return None
-    upright.thumbnail(THUMBNAIL)
-    flat = Image.new("RGB", upright.size, "white")
-    flat.paste(upright, mask=upright.getchannel("A"))
-    buffer = io.BytesIO()
-    flat.save(buffer, "JPEG", quality=82, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def loss_curve(rows: Sequence[Mapping[str, Any]]) -> Drawing | None:

@@ -1,28 +1,25 @@
-"""The evaluation report: one HTML page that says how good a model is, what it finds, what fails, and why.
-
-The page holds everything it shows (styles, figures, pictures) and its content security policy forbids the
-browser to fetch anything, so it can be mailed, archived and opened years later.
-"""
+"""The evaluation report: one HTML page that says how good a model is, what it finds, what fails, and why."""
 
 from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from statistics import median
 
-import jinja2
-
 from make_jax.errors import UserError
+from make_jax.pages import Filters, render_page, write_page
 from make_jax.retrieval import figures
 from make_jax.retrieval.report_data import CategoryWeights, Group, ReportData
 
 SMALL_SEGMENT = 10  # queries; a mean over fewer says too little to be called the weakest
 CATEGORIES_SHOWN = 24  # the largest; the others are folded away
+
+_TEMPLATE = Path(__file__).with_name("templates") / "report.html.j2"
 
 
 @dataclass(frozen=True)
@@ -37,40 +34,33 @@ class Finding:
 def write_report(data: ReportData, out_dir: str | os.PathLike[str]) -> Path:
     """Write ``report.html``, one self-contained page, into ``out_dir`` (made if absent) and return its path.
 
-    The file is whole or absent: it is written beside its place and renamed. Raises UserError if ``out_dir``
-    is a file.
+    The file is whole or absent. Raises UserError if ``out_dir`` is a file.
     """
     folder = Path(out_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the report cannot go to {folder}: it is a file; name a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    page = render(data).encode("utf-8", "replace")  # a lone surrogate from somebody's JSON becomes "?"
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".report-", delete=False) as file:
-        partial = Path(file.name)
-    try:
-        partial.write_bytes(page)
-        partial.chmod(0o644)
-        return partial.replace(folder / "report.html")
-    finally:
-        partial.unlink(missing_ok=True)
+    page = folder / "report.html"
+    write_page(page, render(data))
+    return page
 
 
 def render(data: ReportData) -> str:
     """Return the page as a string; the same data gives the same string."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(num=_num, signed=_signed, duration=_duration, share=_share, leaf=_leaf)
-    environment.filters["picture"] = figures.thumbnail
-    environment.filters["mark"] = lambda grade: _mark(grade, data.relevance_labels)
+    filters: Filters = {
+        "num": _num,
+        "signed": _signed,
+        "duration": _duration,
+        "share": _share,
+        "leaf": _leaf,
+        "mark": partial(_mark, labels=data.relevance_labels),
+    }
     names = list(dict.fromkeys(name for column in data.metrics.values() for name in column))
     headline = names[0] if names else ""
     by_size = sorted(data.category_weights, key=lambda c: -c.products)
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        _TEMPLATE,
+        filters,
         data=data,
         names=names,
         headline=headline,

@@ -20,7 +20,6 @@ import hashlib
 import json
 import re
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,8 @@ from typing import Any, TextIO
 
 from make_jax.errors import UserError
 from make_jax.overrides import load_experiment, to_json
-from make_jax.run import differences, provenance, write_text
+from make_jax.run import differences, provenance
+from make_jax.small_files import read_object, write_text
 from make_jax.sweeps.plan import PlannedRun, Variant
 
 _LONGEST = 80
@@ -178,23 +178,10 @@ def check_workdir(workdir: Path, name: str, data: list[str]) -> None:
 
 def read_json(file: Path) -> dict[str, Any]:
     """A record, empty if there is none; raises UserError where it is damaged."""
-    if not file.exists():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: this file cannot be read ({error}); remove {file.parent} to make it anew") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: expected a JSON object; remove {file.parent} to make it anew")
-    return content
+    return read_object(file, f"remove {file.parent} to make it anew") if file.exists() else {}
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write a record whole or not at all; runs of one variant may do so at the same time."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        fresh.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        fresh.replace(file)
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,34 +1,25 @@
-"""The sweep's page: one HTML file with the table and its figures, which asks nobody for anything.
-
-It has the style of the evaluation report.
-"""
+"""The sweep's page: one HTML file with the table and its figures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-
+from make_jax.pages import render_page
 from make_jax.sweeps import figures
 from make_jax.sweeps.schedule import duration
 from make_jax.sweeps.table import Table
 
-_TEMPLATES = (Path(__file__).with_name("templates"), Path(__file__).parents[1] / "retrieval" / "templates")
+_TEMPLATE = Path(__file__).with_name("templates") / "sweep.html.j2"
 
 
 def render(table: Table, metrics: Sequence[str]) -> str:
     """The page as a string, with these metrics as columns."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(num=_number, signed=_signed, duration=_duration, count=_count)
+    filters = {"num": _number, "signed": _signed, "duration": _duration, "count": _count}
     done = [run for row in table.rows for run in row.done]
-    return environment.get_template("sweep.html.j2").render(
+    return render_page(
+        _TEMPLATE,
+        filters,
         table=table,
         metrics=metrics,
         best=next((row for row in table.rows if row.is_best), None),

@@ -156,18 +156,18 @@ def compare(row: Row, baseline: Row, metric: str) -> tuple[Difference | None, st
     if not seeds:
         return None, "" if not ours else f"{row.name} and the baseline {baseline.name} have no seed in common"
     plain = statistics.fmean(ours[s].metrics[metric] - theirs[s].metrics[metric] for s in seeds)
-    pairs = [(_per_query(ours[s], metric), _per_query(theirs[s], metric)) for s in seeds]
-    if any(a is None or b is None for a, b in pairs):
+    found = [_per_query(runs[s], metric) for runs in (ours, theirs) for s in seeds]
+    known = [values for values in found if values is not None]
+    if len(known) < len(found):
         note = "no interval without metrics by query: give --products, --queries and --qrels to have runs evaluated"
         return Difference(plain, None, None), note
-    first = pairs[0][0]
-    assert first is not None
-    shared = sorted(query for query in first if all(a and b and query in a and query in b for a, b in pairs))
+    shared = sorted(query for query in known[0] if all(query in values for values in known))
     if not shared:
         return Difference(plain, None, None), f"{row.name} and {baseline.name} were evaluated on other queries"
     from make_jax.retrieval.bootstrap import paired_bootstrap
 
-    a, b = (np.array([[pair[side][query] for query in shared] for pair in pairs]) for side in (0, 1))  # type: ignore[index]
+    table = np.array([[values[query] for query in shared] for values in known])
+    a, b = np.split(table, 2)
     return Difference(*map(float, paired_bootstrap(a, b))), ""
 
 

@@ -7,7 +7,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from make_jax.run import write_text
+from make_jax.pages import write_page
+from make_jax.small_files import write_text
 from make_jax.sweeps.page import render
 from make_jax.sweeps.schedule import duration
 from make_jax.sweeps.table import Difference, Row, Summary, Table
@@ -19,15 +20,12 @@ MOST_METRICS = 5
 
 def write_table(table: Table, workdir: Path) -> list[Path]:
     """Write `table.md`, `table.csv`, `table.html` and `runs.csv`, a row per run; returns their paths."""
-    files = {
-        "table.md": markdown(table),
-        "table.csv": _csv(variant_rows(table)),
-        "table.html": render(table, shown_metrics(table)),
-        "runs.csv": _csv(run_rows(table)),
-    }
-    for name, text in files.items():
-        write_text(workdir / name, text)
-    return [workdir / name for name in files]
+    paths = [workdir / name for name in ("table.md", "table.csv", "table.html", "runs.csv")]
+    write_text(paths[0], markdown(table))
+    write_text(paths[1], _csv(variant_rows(table)))
+    write_page(paths[2], render(table, shown_metrics(table)))
+    write_text(paths[3], _csv(run_rows(table)))
+    return paths
 
 
 def shown_metrics(table: Table) -> list[str]:

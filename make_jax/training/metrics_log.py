@@ -14,7 +14,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from make_jax.run import read_metrics, write_text
+from make_jax.run import read_metrics
+from make_jax.small_files import write_text
 
 
 class MetricsLog:

@@ -23,8 +23,9 @@ from data_pipelines.cache_writer import write_cache
 from data_pipelines.dataset import PreparedData, open_prepared
 from data_pipelines.decode import decode_pictures
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import BatchShape, FeedOptions, Sampling
 from data_pipelines.input import catalogue_batches, train_batches
-from data_pipelines.plans import BatchShape, FeedOptions, Sampling, TrainPlans
+from data_pipelines.plans import TrainPlans
 from data_pipelines.prepared import ProductData, open_data
 from data_pipelines.shards import shard_path
 from data_pipelines.title_arrays import TitleOutput

@@ -15,10 +15,11 @@ from data_pipelines.cache import open_cache
 from data_pipelines.cache_writer import write_cache
 from data_pipelines.dataset import PreparedData, open_prepared
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import BatchShape, Sampling
 from data_pipelines.hard_negatives import HardNegatives, open_negatives, write_negatives
 from data_pipelines.input import train_batches
 from data_pipelines.mixture import MixedData
-from data_pipelines.plans import BatchShape, Sampling, TrainPlans
+from data_pipelines.plans import TrainPlans
 from data_pipelines.prepared import ProductData
 
 SHAPE = BatchShape(8, 12, (10, 8), num_images=2)

@@ -15,9 +15,10 @@ from data_pipelines.augmentation import AugmentSpec
 from data_pipelines.dataset import PreparedData, open_prepared
 from data_pipelines.decode import decode_pictures
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import BatchShape, FeedOptions, Sampling
 from data_pipelines.input import catalogue_batches, query_batches, train_batches
 from data_pipelines.order import PairOrder, pair_weights
-from data_pipelines.plans import BatchShape, FeedOptions, Sampling, TrainPlans
+from data_pipelines.plans import TrainPlans
 from data_pipelines.query_arrays import QueryMasking, QueryOutput
 from data_pipelines.query_variation import QueryVariation
 from data_pipelines.shards import Storage

@@ -16,6 +16,7 @@ from prepared_files import record, write_data, write_shards
 from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
 from data_pipelines.dataset import PreparedData, open_prepared
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import BatchShape, FeedOptions, Sampling
 from data_pipelines.input import train_batches
 from data_pipelines.inspection import inspect
 from data_pipelines.inspection.contents import read_contents
@@ -23,7 +24,7 @@ from data_pipelines.inspection.examples import Text, training_examples
 from data_pipelines.inspection.scan import scan_products
 from data_pipelines.inspection.speed import InputSpeed
 from data_pipelines.manifest import read_manifest
-from data_pipelines.plans import BatchShape, FeedOptions, Sampling, TrainPlans
+from data_pipelines.plans import TrainPlans
 from data_pipelines.quarantine import write_rows
 from data_pipelines.records import serialize_product
 from data_pipelines.schema import BadRow

@@ -13,9 +13,10 @@ from prepared_files import record, title, word_tokenizer, write_data
 
 from data_pipelines.dataset import PreparedData, open_prepared
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import BatchShape, FeedOptions, Sampling
 from data_pipelines.input import catalogue_batches, train_batches
 from data_pipelines.mixture import MixedData
-from data_pipelines.plans import BatchShape, FeedOptions, Sampling, TrainPlans
+from data_pipelines.plans import TrainPlans
 from data_pipelines.shards import Storage, shard_path
 
 FIRST, SECOND, BATCH = 40, 26, 8

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import BatchShape, FeedOptions, Sampling
 from data_pipelines.order import pair_weights
-from data_pipelines.plans import BatchShape, FeedOptions, Plan, Sampling, TrainPlans
+from data_pipelines.plans import Plan, TrainPlans
 from data_pipelines.ragged import Ragged
 from data_pipelines.side_ids import SideColumns, SideTable
 

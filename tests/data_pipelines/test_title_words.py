@@ -13,8 +13,8 @@ from prepared_files import title, word_tokenizer, write_data
 from data_pipelines.cache import open_cache
 from data_pipelines.cache_writer import write_cache
 from data_pipelines.dataset import open_prepared
+from data_pipelines.feed_settings import BatchShape
 from data_pipelines.mixture import MixedData
-from data_pipelines.plans import BatchShape
 from data_pipelines.shards import Storage
 from data_pipelines.title_words import title_words
 from data_pipelines.word_keys import QueryWordKeys

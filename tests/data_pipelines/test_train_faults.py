@@ -15,8 +15,9 @@ from prepared_files import record, write_data
 
 from data_pipelines.dataset import PreparedData, open_prepared
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import BatchShape, FeedOptions, Sampling
 from data_pipelines.input import catalogue_batches, train_batches
-from data_pipelines.plans import BatchShape, FeedOptions, Sampling, TrainPlans
+from data_pipelines.plans import TrainPlans
 from data_pipelines.shards import Storage, shard_path
 
 COUNT, PER_SHARD, BATCH, STEPS = 40, 8, 5, 14  # 35 pairs: two epochs

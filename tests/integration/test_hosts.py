@@ -15,8 +15,9 @@ import pytest
 from command_line import FAST_COMPILE
 
 from data_pipelines.augmentation import AugmentSpec
+from data_pipelines.feed_settings import BatchShape, Sampling
 from data_pipelines.input import train_batches
-from data_pipelines.plans import BatchShape, Sampling, TrainPlans
+from data_pipelines.plans import TrainPlans
 from data_pipelines.prepared import ProductData, open_data
 
 SHAPE = BatchShape(8, 24, (32, 32), length_multiple=4)

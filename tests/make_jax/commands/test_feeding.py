@@ -16,8 +16,8 @@ from data_pipelines.augmentation import NO_AUGMENT, AugmentSpec
 from data_pipelines.cache import CachedData, open_cache
 from data_pipelines.dataset import PreparedData
 from data_pipelines.errors import DataError
+from data_pipelines.feed_settings import BatchShape, FeedOptions, Sampling
 from data_pipelines.mixture import MixedData
-from data_pipelines.plans import BatchShape, FeedOptions, Sampling
 from data_pipelines.query_arrays import QueryMasking, QueryOutput
 from data_pipelines.query_variation import QueryVariation
 from data_pipelines.side_ids import SideColumns

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
+from random_batches import Batches
 
 from experiments import tiny
 from make_jax.commands.start_from import initial_parameters
@@ -47,31 +48,6 @@ def run(tmp_path: Path, tokenizer: Path) -> Path:
     start_run(tmp_path / "run", experiment(), tokenizer, ["data"], "f" * 64)
     finish_run(tmp_path / "run", fresh(experiment()), {"steps": 30, "dev": {}})
     return tmp_path / "run"
-
-
-class Batches:
-    """Batches of one product each, again and again; `wanted` counts them."""
-
-    set_aside = 0
-
-    def __init__(self, start: int) -> None:
-        self.step = start
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng(self.step)
-        self.step += 1
-        return {
-            "query_ids": rng.integers(4, 64, (16, 8)).astype(np.int32),
-            "title_ids": rng.integers(4, 64, (16, 24)).astype(np.int32),
-            "image": rng.integers(0, 255, (16, 1, 32, 32, 3)).astype(np.uint8),
-            "has_image": np.ones((16, 1), bool),
-            "query_key": np.arange(16, dtype=np.int32),
-            "product_key": np.arange(16, dtype=np.int32),
-            "product_queries": np.full((16, 2), -1, np.int32),
-        }
-
-    def close(self) -> None:
-        pass
 
 
 def test_what_fits_is_taken_over_and_the_rest_is_told(

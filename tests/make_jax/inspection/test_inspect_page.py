@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import html
 import io
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from browser import Browser
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,6 +27,7 @@ from data_pipelines.inspection.scan import Repeated
 from data_pipelines.inspection.speed import InputSpeed
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import BadRow
+from make_jax.cli import main
 from make_jax.commands.feeding import augmentation, batch_shape, feed_options, sampling
 from make_jax.commands.inspect_data import inspect_data
 from make_jax.config import DataConfig, Experiment, ImageConfig, ModelConfig, TrainingConfig
@@ -246,46 +246,28 @@ def test_default_settings_fit_the_kind_of_data(tmp_path: Path) -> None:
         inspect_data(str(data), TINY)
 
 
-@pytest.mark.parametrize("out", ["", "missing/.."])
+@pytest.mark.parametrize(("out", "written"), [("page", "page.html"), ("page.htm", "page.htm"), (".page", ".page.html")])
+def test_a_page_without_an_ending_gets_one(tiny_data: Path, tmp_path: Path, out: str, written: str) -> None:
+    called = CliRunner().invoke(
+        main, ["data", "inspect", str(tiny_data), "--experiment", str(TINY), "--examples", "1", "--out", tmp_path / out]
+    )
+    assert called.exit_code == 0, called.output
+    assert called.output.rstrip().endswith(f"Look at {tmp_path / written}")
+    assert [path.name for path in tmp_path.iterdir()] == [written]
+
+
+@pytest.mark.parametrize("out", ["", "missing/..", "page"])
 def test_a_folder_in_the_way_is_a_users_error(tiny_data: Path, tmp_path: Path, out: str) -> None:
     (tmp_path / "missing").mkdir()
+    (tmp_path / "page.html").mkdir()
     with pytest.raises(UserError, match="is a folder; name the file to write with --out"):
         inspect_data(str(tiny_data), TINY, tmp_path / out)
 
 
-# A frame, as headless Chromium makes no window narrower than 500 pixels.
-PROBE = """<!doctype html><pre id="probe"></pre><iframe srcdoc="{page}" style="width:390px; height:900px"></iframe>
-<script>
-const frame = document.querySelector("iframe");
-frame.addEventListener("load", async () => {{
-  const page = frame.contentDocument;
-  for (const image of page.images) image.loading = "eager";
-  await Promise.allSettled([...page.images].map(image => image.decode()));
-  probe.textContent = JSON.stringify({{
-    over: page.documentElement.scrollWidth - frame.contentWindow.innerWidth,
-    drawn: [...page.images].filter(image => image.naturalWidth > 0).length,
-    figures: [...page.querySelectorAll("svg")].filter(figure => figure.getBoundingClientRect().height > 100).length,
-  }});
-}});
-</script>"""
-
-
-def test_a_phone_shows_it_without_sideways_scrolling(found: Inspection, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not on PATH; install it (Debian: apt-get install chromium)")
-    file = tmp_path / "probe.html"
-    file.write_text(PROBE.format(page=html.escape(render(found, "test"))), "utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=5000"]
-    done: Any = subprocess.run(
-        [chromium, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    probe = json.loads(re.search(r'<pre id="probe">(.+?)</pre>', done.stdout)[1])  # type: ignore[index]
-    assert probe["over"] <= 0
-    assert probe["drawn"] == sum(len(e.pictures) * 2 for e in found.examples)
-    assert probe["figures"] == 7
-    assert "CONSOLE" not in done.stderr
+def test_a_phone_shows_it_without_sideways_scrolling(found: Inspection, browser: Browser) -> None:
+    seen = browser.look(render(found, "test"), 390)
+    assert seen.scroll <= seen.inner == 390
+    assert seen.drawn == sum(len(e.pictures) * 2 for e in found.examples)
+    assert len(seen.figures) == 7
+    assert min(seen.figures) > 100
+    assert "CONSOLE" not in seen.log

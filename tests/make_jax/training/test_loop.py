@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from random_batches import Batches
 
 from experiments import tiny
 from make_jax.config import Experiment
@@ -22,31 +23,6 @@ from make_jax.training.metrics_log import MetricsLog
 
 def experiment(*overrides: str) -> Experiment:
     return apply_overrides(tiny.get_config(), ["model.vocab_size=64", "training.steps=6", *overrides])
-
-
-class Batches:
-    """Random batches that depend on their step only."""
-
-    set_aside = 0
-
-    def __init__(self, start: int) -> None:
-        self.step, self.closed = start, False
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng(self.step)
-        self.step += 1
-        return {
-            "query_ids": rng.integers(4, 64, (16, 8)).astype(np.int32),
-            "title_ids": rng.integers(4, 64, (16, 24)).astype(np.int32),
-            "image": rng.integers(0, 255, (16, 1, 32, 32, 3)).astype(np.uint8),
-            "has_image": np.ones((16, 1), bool),
-            "query_key": np.arange(16, dtype=np.int32),
-            "product_key": np.arange(16, dtype=np.int32),
-            "product_queries": np.full((16, 2), -1, np.int32),
-        }
-
-    def close(self) -> None:
-        self.closed = True
 
 
 def no_dev(params: object) -> dict[str, float]:

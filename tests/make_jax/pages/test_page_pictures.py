@@ -1,4 +1,4 @@
-"""Product pictures on the report: small, upright, on white, and never a reason to fail."""
+"""Product pictures on pages: small, upright, on white, and never a reason to fail; or to the bit."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
-from report_sample import picture
 
-from make_jax.retrieval.figures import THUMBNAIL, thumbnail
+from make_jax.pages.pictures import THUMBNAIL, lossless, thumbnail
+
+
+def png(size: tuple[int, int] = (60, 80)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, "red").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def decode(uri: str | None) -> Image.Image:
@@ -28,7 +35,7 @@ def test_thumbnails_are_small_and_keep_their_shape() -> None:
     assert image.height <= THUMBNAIL[1]
     assert image.width / image.height == pytest.approx(1000 / 1500, abs=0.01)
     assert len(uri or "") < 60_000
-    assert decode(thumbnail(picture("red", (6, 8)))).size == (6, 8)  # never enlarged
+    assert decode(thumbnail(png((6, 8)))).size == (6, 8)  # never enlarged
 
 
 def test_thumbnails_stand_upright_on_white() -> None:
@@ -42,6 +49,12 @@ def test_thumbnails_stand_upright_on_white() -> None:
     assert decode(thumbnail(buffer.getvalue())).getpixel((5, 5)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize("broken", [None, b"", b"GIF89a", picture("red")[:60], b"\xff\xd8\xff" * 9])
+@pytest.mark.parametrize("broken", [None, b"", b"GIF89a", png()[:60], b"\xff\xd8\xff" * 9])
 def test_a_picture_that_does_not_decode_is_none(broken: bytes | None) -> None:
     assert thumbnail(broken) is None
+
+
+@given(height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 99))
+def test_pixels_are_shown_to_the_bit(height: int, width: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(np.asarray(decode(lossless(pixels))), pixels)

@@ -1,0 +1,97 @@
+"""Commands that train models, or find what to train them with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from make_jax.cli.errors import Command, stop
+from make_jax.cli.options import PATH
+from make_jax.retrieval.options import mine_options
+from make_jax.sweeps.options import sweep_options
+
+
+@click.command(cls=Command)
+@click.option("--workdir", type=PATH, default=Path("make-jax-demo"), help="Where everything goes.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0)
+def demo(workdir: Path, seed: int) -> None:
+    """The whole path on a synthetic catalogue, from products to a report to look at."""
+    from make_jax.commands.demo import run_demo
+
+    report = run_demo(workdir, seed)
+    if report is None:
+        click.echo(f"{workdir}: stopped and saved; the same command goes on from there")
+        return
+    click.echo(
+        f"\nLook at {report}\nSearch with: make-jax search --run {workdir}/run --index {workdir}/index 'red dress'"
+    )
+
+
+@click.command(cls=Command)
+@click.argument("experiment", type=PATH)
+@click.option(
+    "--data",
+    multiple=True,
+    required=True,
+    metavar="DATA[=WEIGHT]",
+    help="Folder that prepare or data cache wrote; repeat it to mix several, with weights if wanted.",
+)
+@click.option("--workdir", type=PATH, required=True, help="Run directory; an existing run goes on.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting, as training.steps=500.")
+@click.option("--init-from", metavar="RUN[@STEP]", help="Run, or checkpoint of a run, whose parameters to start with.")
+@click.option("--negatives", metavar="NEGATIVES", help="Hard negatives that mine wrote, for objectives.hard_negatives.")
+def train(
+    experiment: Path,
+    data: tuple[str, ...],
+    workdir: Path,
+    overrides: tuple[str, ...],
+    init_from: str | None,
+    negatives: str | None,
+) -> None:
+    """Train EXPERIMENT (a Python file); run it again to go on after a stop."""
+    from make_jax.overrides import load_experiment
+
+    if init_from:
+        overrides = (*overrides, f"training.init_from={init_from}")
+    if negatives:
+        overrides = (*overrides, f"training.negatives={negatives}")
+    loaded = load_experiment(experiment, overrides)
+    from make_jax.commands.train import train_run
+    from make_jax.training.loop import NonFiniteLoss
+
+    try:
+        outcome = train_run(loaded, data, workdir)
+    except NonFiniteLoss as error:
+        stop(str(error), 1)
+    steps = loaded.training.steps
+    if outcome.finished:
+        click.echo(f"{workdir}: trained {steps} steps")
+    else:
+        click.echo(
+            f"{workdir}: stopped and saved at step {outcome.step} of {steps}; the same command goes on from there"
+        )
+
+
+@click.command(cls=Command)
+@sweep_options
+def sweep(sweep: Path, **options: Any) -> None:
+    """Make every run of SWEEP (a Python file), then one table; run it again to go on after a stop."""
+    from make_jax.commands.sweep import SweepOptions, run_sweep
+
+    report = run_sweep(SweepOptions(sweep, **options))
+    click.echo("\n".join(report.lines))
+    if report.failed:
+        sys.exit(1)
+
+
+@click.command(cls=Command)
+@mine_options
+def mine(run: Path, data: tuple[str, ...], out: Path, index: Path | None, **rules: Any) -> None:
+    """Find hard negatives: near products that nobody clicked under a query, for train --negatives."""
+    from make_jax.commands.mine import mine as run_mine
+    from make_jax.retrieval.mining import MiningRules
+
+    click.echo(run_mine(run, data, out, MiningRules(**rules), index).text())
