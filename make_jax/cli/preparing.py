@@ -82,6 +82,11 @@ def prepare(out: Path, products: tuple[str, ...], **options: Any) -> None:
     click.echo(run_prepare(products=list(products), out=out, **options).text())
 
 
+overrides_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting of the experiment."
+)
+
+
 @click.group(cls=Commands)
 def data() -> None:
     """Look into prepared data, or decode it once for all."""
@@ -91,7 +96,7 @@ def data() -> None:
 @click.argument("data", type=str)
 @click.option("--out", type=PATH, help="Folder to write; DATA-cache if not given.")
 @click.option("--experiment", type=PATH, help="Experiment whose sizes of pictures to take.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting of the experiment.")
+@overrides_option
 def cache(data: str, out: Path | None, experiment: Path | None, overrides: tuple[str, ...]) -> None:
     """Decode and tokenise DATA once, so that training needs neither time nor TensorFlow for it."""
     from make_jax.commands.cache_data import cache_data
@@ -106,11 +111,10 @@ def cache(data: str, out: Path | None, experiment: Path | None, overrides: tuple
 @click.option("--examples", type=click.IntRange(min=0), default=24, help="How many to show, at most those of a batch.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of the draws; the experiment's if not given.")
 @click.option("--step", type=click.IntRange(min=0), default=0, help="Training step to take the examples from.")
-def inspect_command(
-    data: str, experiment: Path | None, out: Path | None, examples: int, seed: int | None, step: int
-) -> None:
+@overrides_option
+def inspect_command(data: str, experiment: Path | None, out: Path | None, **options: Any) -> None:
     """Write a page that shows prepared DATA, and what the model sees of it."""
     from make_jax.commands.inspect_data import inspect_data
 
-    inspected = inspect_data(data, experiment, out, examples, seed, step)
+    inspected = inspect_data(data, experiment, out, **options)
     click.echo(f"{inspected.text}\nLook at {inspected.page}")

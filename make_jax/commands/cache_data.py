@@ -29,7 +29,6 @@ def cache_data(data: str, out: Path | None, experiment: Path | None, overrides: 
     prepared = open_prepared(data)
     check_pictures(chosen, prepared)
     folder = prepared.folder.resolve()  # "." has no name
-    check_pictures(chosen, prepared)
     place = out or folder.with_name(f"{folder.name}-cache")
     shape = batch_shape(chosen)
     written = write_cache(prepared, place, shape, feed_options(chosen))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from make_jax.commands.feeding import augmentation, batch_shape, beside, check_p
 from make_jax.config import Experiment
 from make_jax.errors import UserError
 from make_jax.inspection.page import render
-from make_jax.overrides import load_experiment
+from make_jax.overrides import apply_overrides, load_experiment
 from make_jax.pages import write_page
 
 
@@ -30,6 +31,7 @@ def inspect_data(
     examples: int = 24,
     seed: int | None = None,
     step: int = 0,
+    overrides: Sequence[str] = (),
 ) -> Inspected:
     """Write the inspection page of prepared data.
 
@@ -41,13 +43,18 @@ def inspect_data(
       examples: how many to show, at most those of a batch.
       seed: of the draws and the augmentation; the experiment's where None.
       step: the training step that the examples are taken from.
+      overrides: of the experiment, "key=value".
 
     Raises:
       UserError, DataError: the data cannot be used, or it and the experiment do not fit together.
     """
     page = _html_file(out or beside(data_path, "-inspect.html"))
     data = open_prepared(data_path, checksums=False)
-    experiment = load_experiment(experiment_path) if experiment_path else _default_experiment(data)
+    experiment = (
+        load_experiment(experiment_path, overrides)
+        if experiment_path
+        else apply_overrides(_default_experiment(data), overrides)
+    )
     check_pictures(experiment, data)
     drawn = sampling(experiment)
     found = inspect(

@@ -216,10 +216,10 @@ def test_figures_say_what_is_cut() -> None:
 def test_the_command_writes_a_page_beside_the_data(tiny_data: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
-    inspected = inspect_data(str(data), TINY, examples=3, step=7)
+    inspected = inspect_data(str(data), TINY, examples=3, step=7, overrides=["model.title.max_tokens=12"])
     assert inspected.page == tmp_path / "data-inspect.html"
     text = inspected.page.read_text("utf-8")
-    assert "as tiny sees it: titles of 24 tokens" in text
+    assert "as tiny sees it: titles of 12 tokens" in text
     assert "The first 3 pairs of training step 7 with seed 0" in text
     assert str(data) in inspected.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data-inspect.html"]
