@@ -107,7 +107,7 @@ def inspect(
     contents = read_contents(data)
     examples: list[Example] = []
     speed = None
-    if data.interactions["clicks"].any() or data.interactions["purchases"].any():
+    if contents.has_clicks or contents.num_pseudo_pairs:
         plans = TrainPlans(data, sampling, shape, 0, 1)
         examples = training_examples(data, plans, augment, options, count=count, step=step)
         speed = input_speed(data, plans, augment, options, step=step)

@@ -54,6 +54,7 @@ class Contents:
       product_clicks: int64[N], clicks of each product.
       num_pseudo_pairs: pairs of products and queries made from their titles.
       num_dev_queries: judged queries set aside for evaluation.
+      has_clicks: there are clicks or purchases to learn from.
       share_cold: of the products, those that are in no pair.
       has_regions: products come with region features in place of pictures.
     """
@@ -73,6 +74,7 @@ class Contents:
     product_clicks: np.ndarray
     num_pseudo_pairs: int
     num_dev_queries: int
+    has_clicks: bool
     share_cold: float
     has_regions: bool
 
@@ -113,6 +115,7 @@ def read_contents(data: PreparedData) -> Contents:
         product_clicks=product_clicks.astype(np.int64),
         num_pseudo_pairs=len(data.pseudo_pairs["query_index"]),
         num_dev_queries=len(data.dev.queries) if data.dev else 0,
+        has_clicks=bool(pairs["clicks"].any() or pairs["purchases"].any()),
         share_cold=1 - len(np.unique(products)) / max(1, data.num_products),
         has_regions=data.region_width > 0,
     )

@@ -34,6 +34,7 @@ def render(inspection: Inspection, experiment: str) -> str:
         experiment=experiment,
         variations=_variations(inspection.augment),
         notes=_notes(inspection),
+        made_up_draws=_made_up_draws(inspection),
         smallest=min(contents.shards, key=_size),
         largest=max(contents.shards, key=_size),
         titles=figures.token_lengths(contents.title_tokens, "titles", shape.max_title_tokens),
@@ -56,18 +57,36 @@ def _variations(augment: AugmentSpec) -> str:
     return ", ".join(f"{key}={value}" for key, value in dataclasses.asdict(augment).items() if value != plain[key])
 
 
+def _made_up_draws(inspection: Inspection) -> str:
+    """How often training shows a query made from a title, for which products."""
+    contents, sampling = inspection.contents, inspection.sampling
+    if not contents.has_clicks:
+        return "all draws are of these" if contents.num_pseudo_pairs else "there are none"
+    shares = [
+        f"{share:.1%} of the draws show one of {products}"
+        for share, products in (
+            (sampling.cold_share if contents.share_cold else 0, "a product that nobody clicked"),
+            (sampling.pseudo_share, "any product"),
+        )
+        if share
+    ]
+    return " and ".join(shares) or "none is drawn, data.cold_share and data.pseudo_share are 0"
+
+
 def _notes(inspection: Inspection) -> list[str]:
     """What somebody who trains on this data should know first."""
     contents, scan, shape = inspection.contents, inspection.scan, inspection.shape
     notes = []
     if inspection.speed is None:
-        notes.append("There are no clicks, so there is nothing to train on and no example to show.")
+        notes.append("There are no clicks and no queries made from titles: nothing to train on, no example to show.")
+    elif not contents.has_clicks:
+        notes.append("There are no clicks; training goes by queries made from titles alone.")
     if scan.num_unreadable:
         notes.append(
             f"{scan.num_unreadable:,} of {scan.scanned:,} products cannot be read: {'; '.join(scan.unreadable)}"
             f"{'; …' if scan.num_unreadable > len(scan.unreadable) else ''}"
         )
-    if contents.share_cold and not inspection.sampling.cold_share:
+    if contents.has_clicks and contents.share_cold and not inspection.sampling.cold_share:
         notes.append(
             f"Nobody clicked {contents.share_cold:.1%} of the products, and training does not show them; with "
             "data.cold_share above 0 it does, under queries made from their titles."

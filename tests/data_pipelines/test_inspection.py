@@ -230,11 +230,17 @@ def test_the_time_of_an_epoch() -> None:
     assert (speed.examples_per_second, speed.epoch_seconds) == (250.0, 40.0)
 
 
-def test_without_clicks_there_is_nothing_to_train_on(tmp_path: Path) -> None:
+def test_without_clicks_queries_from_titles_are_shown_and_without_these_nothing(tmp_path: Path) -> None:
     root = write_data(tmp_path / "data")
     write_rows([], report(root))
     pairs = pd.read_parquet(root / "interactions.parquet")
     pairs.iloc[:0].to_parquet(root / "interactions.parquet")
+    made_up = inspect(open_unchecked(root), SAMPLING, SHAPE, CROP, OPTIONS, progress=False)
+    assert made_up.examples
+    assert all(example.is_made_up for example in made_up.examples)
+    assert made_up.speed is not None
+    pairs = pd.read_parquet(root / "pseudo_pairs.parquet")
+    pairs.iloc[:0].to_parquet(root / "pseudo_pairs.parquet")
     found = inspect(open_unchecked(root), SAMPLING, SHAPE, CROP, OPTIONS, progress=False)
     assert (found.examples, found.speed, found.contents.share_cold) == ([], None, 1.0)
     assert "input" not in found.text()
