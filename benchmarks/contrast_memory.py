@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import click
 import jax
 import jax.numpy as jnp
-import numpy as np
 from harness import Row, report
 from matplotlib.figure import Figure
 
@@ -62,11 +62,13 @@ def megabytes(batch: int, embedding: int, chunk_size: int) -> float:
         form = Form("softmax", 0.1, jnp.float32(20), jnp.float32(0))
         return contrast(rows, columns, judge, form, chunks=Chunks(chunk_size))
 
-    vectors = jax.ShapeDtypeStruct((batch, embedding), np.float32)
-    key = jax.ShapeDtypeStruct((batch,), np.int32)
-    keys = Keys(key, key, key, jax.ShapeDtypeStruct((batch, _CLICKED_UNDER), np.int32))
-    compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(vectors, vectors, keys).compile()
-    return float(compiled.memory_analysis().temp_size_in_bytes) / 1e6
+    def inputs() -> tuple[jax.Array, jax.Array, Keys]:
+        vectors, key = jnp.zeros((batch, embedding)), jnp.zeros(batch, jnp.int32)
+        return vectors, vectors, Keys(key, key, key, jnp.zeros((batch, _CLICKED_UNDER), jnp.int32))
+
+    lowered = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*jax.eval_shape(inputs))
+    used: Any = lowered.compile().memory_analysis()
+    return float(used.temp_size_in_bytes) / 1e6
 
 
 def _draw(file: Path, sizes: list[int], lines: dict[str, list[float]]) -> None:

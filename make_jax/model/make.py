@@ -168,15 +168,11 @@ class MakeModule(nn.Module):
 
     def read(self, batch: Batch, layout: NamedSharding | None) -> tuple[Embedded, jax.Array, Metrics]:
         """`embed`, with equal randomness, and `losses.read`; needs the streams "dropout" and "objectives"."""
-        config = self.config
-        towers = Towers(
-            self._query_tower(),
-            self._title_tower() if config.has_title else None,
-            self.image if config.has_image else None,
-        )
-        outputs, key = self._outputs(batch), self.make_rng("objectives")
-        found = read(self.objectives, outputs, self._contrast(), towers, self.heads, batch, key, self._chunks(layout))
-        return outputs.embedded, *found
+        title = self._title_tower() if self.config.has_title else None
+        towers = Towers(self._query_tower(), title, self.image if self.config.has_image else None)
+        outputs, drawn = self._outputs(batch), self.make_rng("objectives")
+        given = towers, self.heads, batch, drawn, self._chunks(layout)
+        return outputs.embedded, *read(self.objectives, outputs, self._contrast(), *given)
 
     def compare(
         self, embedded: Embedded, batch: Batch, memory: Memory | None, layout: NamedSharding | None
@@ -274,10 +270,10 @@ class Make:
         self, params: Params, batch: Batch, rng: jax.Array, layout: NamedSharding | None = None
     ) -> tuple[Embedded, jax.Array, Metrics]:
         """The vectors of some rows, and the weighted sum of the objectives that look at these rows alone."""
-        found: tuple[Embedded, jax.Array, Metrics] = self._apply(
+        read: tuple[Embedded, jax.Array, Metrics] = self._apply(
             params, batch, layout, method="read", rngs=_streams(rng)
         )
-        return found
+        return read
 
     def compare(
         self, params: Params, embedded: Embedded, memory: Any, batch: Batch, layout: NamedSharding | None = None
@@ -289,8 +285,7 @@ class Make:
         self, params: Params, memory: Any, batch: Batch, rng: jax.Array, layout: NamedSharding | None = None
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         """The weighted sum of the objectives on a global batch; what to log, float32 scalars; the memory after it."""
-        found = self._apply(params, batch, memory or None, layout, method="losses", rngs=_streams(rng))
-        return _with_memory(found)
+        return _with_memory(self._apply(params, batch, memory or None, layout, method="losses", rngs=_streams(rng)))
 
 
 def _with_memory(found: tuple[jax.Array, Metrics, Memory | None]) -> tuple[jax.Array, tuple[Metrics, Any]]:
