@@ -27,6 +27,9 @@ class ObjectivesConfig:
     with "none" only its own, with "query" those that the log says it led to, with "title" also those whose title has
     all of its words. `positives` "many" takes what the log says for positives instead of leaving it out.
 
+    `chunk_size` is how many rows a device compares with the rest of the batch at a time, where pairs are many; 0 is all
+    of its rows at once. It changes memory and time, not the loss.
+
     Matching: `qim` judges (query, title, picture) and `qim2` (query, picture) with `matching_layers` of a
     cross-encoder, on `matching_share` of the rows of a batch, each with a drawn negative for its query and its product.
 
@@ -51,6 +54,7 @@ class ObjectivesConfig:
     hard_negatives: int = 0
     hard_negative_weight: float = 1.0
     log_q: float = 0.0
+    chunk_size: int = 0
     qim: float = 0.0
     qim2: float = 0.0
     matching_layers: int = 1
@@ -66,7 +70,7 @@ class ObjectivesConfig:
     def __post_init__(self) -> None:
         at_least("objectives", 0.0, **{name: getattr(self, name) for name in OBJECTIVES})
         at_least("objectives", 0.0, margin=self.margin, memory_size=self.memory_size)
-        at_least("objectives", 0, hard_negatives=self.hard_negatives)
+        at_least("objectives", 0, hard_negatives=self.hard_negatives, chunk_size=self.chunk_size)
         at_least("objectives", 1, matching_layers=self.matching_layers, patch_negatives=self.patch_negatives)
         require(
             any(getattr(self, name) for name in OBJECTIVES),

@@ -90,11 +90,14 @@ class TrainingConfig:
 
     0 turns `eval_every` or `checkpoint_every` off but for the end of the run. `init_from` is a run directory whose
     parameters a fresh run starts with, where path and shape are the same; DIRECTORY@STEP takes those of a checkpoint.
-    `negatives` is a directory that `make-jax mine` wrote, for objectives.hard_negatives.
+    `microbatches` is into how many equal parts the towers cut the batch of a step, one of which is in memory at a time;
+    the contrasts are of the whole batch all the same. `negatives` is a directory that `make-jax mine` wrote, for
+    objectives.hard_negatives.
     """
 
     steps: int = 1000
     batch_size: int = 256
+    microbatches: int = 1
     seed: int = 0
     log_every: int = 10
     eval_every: int = 0
@@ -107,8 +110,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         at_least("training", 2, batch_size=self.batch_size)
         at_least("training", 1, steps=self.steps, log_every=self.log_every, eval_batch_size=self.eval_batch_size)
-        at_least("training", 1, keep_checkpoints=self.keep_checkpoints)
+        at_least("training", 1, keep_checkpoints=self.keep_checkpoints, microbatches=self.microbatches)
         at_least("training", 0, eval_every=self.eval_every, checkpoint_every=self.checkpoint_every)
+        require(
+            self.batch_size % self.microbatches == 0,
+            f"training.batch_size {self.batch_size} is not divisible by training.microbatches {self.microbatches}; use "
+            f"training.batch_size={max(self.batch_size // self.microbatches, 1) * self.microbatches} or another number "
+            "of parts",
+        )
         require(0 <= self.seed < SEEDS, f"training.seed is {self.seed}, but a seed is from 0 to {SEEDS - 1}")
 
     def check_mesh(self, data: int, fsdp: int) -> None:
@@ -119,3 +128,15 @@ class TrainingConfig:
             f"training.batch_size {self.batch_size} is not divisible by mesh.data {data} × mesh.fsdp {fsdp} = "
             f"{shards}; use {max(self.batch_size // shards, 1) * shards} or another mesh",
         )
+        part = self.batch_size // self.microbatches
+        require(
+            part % shards == 0,
+            f"training.batch_size {self.batch_size} by training.microbatches {self.microbatches} is {part} rows, which "
+            f"are not divisible by mesh.data {data} × mesh.fsdp {fsdp} = {shards}; use training.microbatches="
+            f"{_divisor(self.batch_size // shards, self.microbatches)}",
+        )
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor that is at most so large."""
+    return next(size for size in range(min(most, number), 0, -1) if number % size == 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import jax
+from jax.sharding import NamedSharding
 
 from make_jax.config import Experiment
 from make_jax.model.adaptation import ProductEmbedding
@@ -44,9 +45,25 @@ class RetrievalModel(Protocol):
         """The memory before the first step: arrays [S, B, ...], whose second dimension is split as a batch is."""
 
     def losses(
-        self, params: Params, memory: Any, batch: Batch, rng: jax.Array
+        self, params: Params, memory: Any, batch: Batch, rng: jax.Array, layout: NamedSharding | None = None
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        """The training loss of a global batch, then the scalars to log and the memory after this batch."""
+        """The training loss of a global batch, then the scalars to log and the memory after this batch.
+
+        It is the sum of what `read` and `compare` find. `layout` says how the rows of a batch lie on a mesh.
+        """
+
+    def embed(self, params: Params, batch: Batch, rng: jax.Array) -> Any:
+        """What `compare` needs of some rows of a batch: arrays float32[B, ...] in any tree, a row's from that row."""
+
+    def read(
+        self, params: Params, batch: Batch, rng: jax.Array, layout: NamedSharding | None = None
+    ) -> tuple[Any, jax.Array, Metrics]:
+        """What `embed` gives for the same rows and `rng`, then the part of the loss that looks at these rows alone."""
+
+    def compare(
+        self, params: Params, embedded: Any, memory: Any, batch: Batch, layout: NamedSharding | None = None
+    ) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        """The part of the loss that compares all rows of a global batch; only scalars are read off the parameters."""
 
 
 def build_model(experiment: Experiment) -> RetrievalModel:

@@ -8,17 +8,20 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from make_jax.config import Experiment, ModelConfig, ObjectivesConfig
 from make_jax.errors import UserError
 from make_jax.model.adaptation import ModalAdaptation, ProductEmbedding, pool_modalities
+from make_jax.model.contrasts import compare
 from make_jax.model.cross_modal import CrossModalLayers, ProductStates
 from make_jax.model.encoders import ImageEncoder, TextEncoder
 from make_jax.model.heads import LossHeads
 from make_jax.model.layers import masked_mean, unit_norm
-from make_jax.model.losses import example_targets, objective_losses
-from make_jax.model.outputs import Batch, Metrics, Outputs, Towers
+from make_jax.model.losses import example_targets, read
+from make_jax.model.outputs import Batch, Contrast, Embedded, Metrics, Outputs, Towers
 from make_jax.model.side import SideEmbeddings
+from make_jax.objectives.chunks import Chunks
 from make_jax.objectives.memory import Memory, empty_memory
 
 Params = Any
@@ -135,36 +138,58 @@ class MakeModule(nn.Module):
         has_image = batch.get("has_image")
         towers = self._product_states(batch["title_ids"], batch.get("image"), has_image, False)
         fused = self._fuse(towers, False)
-        return Outputs(
+        embedded = Embedded(
             queries=self._embed_query(query_states, query_mask),
-            query_states=(query_states, query_mask),
             products=self._embed_product(fused, has_image, batch.get("side_ids"), False),
-            towers=towers,
-            fused=fused,
-            scale=self.objectives.scale_max * jax.nn.sigmoid(self.scale_logit),
-            bias=self.contrast_bias if self.objectives.contrast == "sigmoid" else jnp.zeros(()),
             negatives=self._embed_negatives(batch),
         )
+        return Outputs(embedded, (query_states, query_mask), towers, fused)
 
     def _embed_negatives(self, batch: Batch) -> ProductEmbedding | None:
-        """The hard negatives of a batch, as a batch of B·H products; None where it has none."""
+        """The hard negatives of a batch, encoded as a batch of B·H products: [B, H, ...]; None where it has none."""
         if self.objectives.hard_negatives == 0 or "negative_key" not in batch:
             return None
         names = ("title_ids", "image", "has_image", *(("side_ids",) if self.config.side.columns else ()))
         flat = {name: batch[f"negative_{name}"] for name in names}
         flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in flat.items()}
-        return self.encode_product(**flat, deterministic=False)
+        encoded = self.encode_product(**flat, deterministic=False)
+        shape = batch["negative_key"].shape
+        return ProductEmbedding(*(array.reshape(*shape, *array.shape[1:]) for array in encoded))
 
-    def losses(self, batch: Batch, memory: Memory | None) -> tuple[jax.Array, Metrics, Memory | None]:
-        """See `losses.objective_losses`; needs the random streams "dropout" and "objectives"."""
-        config = self.config
-        towers = Towers(
-            self._query_tower(),
-            self._title_tower() if config.has_title else None,
-            self.image if config.has_image else None,
+    def _contrast(self) -> Contrast:
+        return Contrast(
+            scale=self.objectives.scale_max * jax.nn.sigmoid(self.scale_logit),
+            bias=self.contrast_bias if self.objectives.contrast == "sigmoid" else jnp.zeros(()),
         )
-        key = self.make_rng("objectives")
-        return objective_losses(self.objectives, self._outputs(batch), towers, self.heads, batch, memory, key)
+
+    def embed(self, batch: Batch) -> Embedded:
+        """The vectors of a batch in training; needs the random stream "dropout"."""
+        return self._outputs(batch).embedded
+
+    def read(self, batch: Batch, layout: NamedSharding | None) -> tuple[Embedded, jax.Array, Metrics]:
+        """`embed`, with equal randomness, and `losses.read`; needs the streams "dropout" and "objectives"."""
+        title = self._title_tower() if self.config.has_title else None
+        towers = Towers(self._query_tower(), title, self.image if self.config.has_image else None)
+        outputs, drawn = self._outputs(batch), self.make_rng("objectives")
+        given = towers, self.heads, batch, drawn, self._chunks(layout)
+        return outputs.embedded, *read(self.objectives, outputs, self._contrast(), *given)
+
+    def compare(
+        self, embedded: Embedded, batch: Batch, memory: Memory | None, layout: NamedSharding | None
+    ) -> tuple[jax.Array, Metrics, Memory | None]:
+        """See `contrasts.compare`."""
+        return compare(self.objectives, embedded, self._contrast(), batch, memory, self._chunks(layout))
+
+    def losses(
+        self, batch: Batch, memory: Memory | None, layout: NamedSharding | None
+    ) -> tuple[jax.Array, Metrics, Memory | None]:
+        """`read` and `compare` of one batch."""
+        embedded, loss, metrics = self.read(batch, layout)
+        further, found, memory = self.compare(embedded, batch, memory, layout)
+        return loss + further, metrics | found, memory
+
+    def _chunks(self, layout: NamedSharding | None) -> Chunks:
+        return Chunks(self.objectives.chunk_size, layout)
 
 
 def _nothing(size: int, width: int) -> tuple[jax.Array, jax.Array]:
@@ -194,7 +219,7 @@ class Make:
             **self._example_side(),
             **example_targets(self.config),
         }
-        return self.module.init({"params": rng, **_streams(rng)}, batch, None, method="losses")["params"]
+        return self.module.init({"params": rng, **_streams(rng)}, batch, None, None, method="losses")["params"]
 
     def _example_pictures(self) -> Batch:
         image = self.config.image
@@ -236,13 +261,36 @@ class Make:
         encoded: ProductEmbedding = self._apply(params, title_ids, image, has_image, side_ids, method="encode_product")
         return encoded
 
+    def embed(self, params: Params, batch: Batch, rng: jax.Array) -> Embedded:
+        """The vectors of some rows of a batch, as `read` makes them of the same rows and `rng`."""
+        embedded: Embedded = self._apply(params, batch, method="embed", rngs=_streams(rng))
+        return embedded
+
+    def read(
+        self, params: Params, batch: Batch, rng: jax.Array, layout: NamedSharding | None = None
+    ) -> tuple[Embedded, jax.Array, Metrics]:
+        """The vectors of some rows, and the weighted sum of the objectives that look at these rows alone."""
+        read: tuple[Embedded, jax.Array, Metrics] = self._apply(
+            params, batch, layout, method="read", rngs=_streams(rng)
+        )
+        return read
+
+    def compare(
+        self, params: Params, embedded: Embedded, memory: Any, batch: Batch, layout: NamedSharding | None = None
+    ) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        """The weighted sum of the objectives that compare all rows of a global batch; as `losses` otherwise."""
+        return _with_memory(self._apply(params, embedded, batch, memory or None, layout, method="compare"))
+
     def losses(
-        self, params: Params, memory: Any, batch: Batch, rng: jax.Array
+        self, params: Params, memory: Any, batch: Batch, rng: jax.Array, layout: NamedSharding | None = None
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         """The weighted sum of the objectives on a global batch; what to log, float32 scalars; the memory after it."""
-        known = memory if memory else None
-        loss, metrics, known = self._apply(params, batch, known, method="losses", rngs=_streams(rng))
-        return loss, (metrics, () if known is None else known)
+        return _with_memory(self._apply(params, batch, memory or None, layout, method="losses", rngs=_streams(rng)))
+
+
+def _with_memory(found: tuple[jax.Array, Metrics, Memory | None]) -> tuple[jax.Array, tuple[Metrics, Any]]:
+    loss, metrics, memory = found
+    return loss, (metrics, () if memory is None else memory)
 
 
 def _streams(rng: jax.Array) -> dict[str, jax.Array]:

@@ -15,21 +15,35 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
-class Outputs(NamedTuple):
-    """What the encoders make of a batch.
+class Embedded(NamedTuple):
+    """What the contrasts compare: all that is needed of a row when it is compared with the rest of the batch.
 
-    queries float32[B, E]; query_states; products; towers and fused, the states before and after the cross-modal layers;
-    scale and bias of the contrasts, scalars; negatives, the embeddings of B·H hard negatives, None without any.
+    queries float32[B, E]; products; negatives, the embeddings [B, H, ...] of the hard negatives, None without any.
+    Every array is float32[B, ...].
     """
 
     queries: jax.Array
-    query_states: Segment
     products: ProductEmbedding
+    negatives: ProductEmbedding | None = None
+
+
+class Outputs(NamedTuple):
+    """What the encoders make of a batch.
+
+    embedded; query_states; towers and fused, the states of products before and after the cross-modal layers.
+    """
+
+    embedded: Embedded
+    query_states: Segment
     towers: ProductStates
     fused: ProductStates
+
+
+class Contrast(NamedTuple):
+    """The learned scalars of all contrasts: scale, the inverse temperature, and bias, 0 but for the sigmoid."""
+
     scale: jax.Array
     bias: jax.Array
-    negatives: ProductEmbedding | None = None
 
 
 class Towers(NamedTuple):

@@ -1,4 +1,4 @@
-"""Contrasts between two sides of a batch (queries, products, titles, pictures), and which pairs are no negatives."""
+"""Contrasts between two sides of a batch: queries, products, titles, pictures."""
 
 from __future__ import annotations
 
@@ -29,39 +29,6 @@ class Past(NamedTuple):
     vectors: jax.Array
     excluded: jax.Array
     log_count: jax.Array | float = 0.0
-
-
-def false_negatives(query_key: jax.Array, product_key: jax.Array, product_queries: jax.Array) -> jax.Array:
-    """Which pairs of a batch must not be negatives of each other: bool[B, B], rows queries, columns products.
-
-    Entry (i, j), i ≠ j, is true when product j was ever clicked under a query equal to query i, when the query
-    it came with is equal to query i, or when j is the same product as i. The diagonal (the positives) is false.
-
-    Args:
-      query_key: int32[B], equal for equal queries.
-      product_key: int32[B], equal for equal products.
-      product_queries: int32[B, M], query keys under which each product was clicked, padded with -1.
-    """
-    clicked = jnp.any(query_key[:, None, None] == product_queries[None, :, :], axis=-1)
-    same_query = query_key[:, None] == query_key[None, :]
-    same_product = product_key[:, None] == product_key[None, :]
-    return (clicked | same_query | same_product) & ~jnp.eye(query_key.shape[0], dtype=bool)
-
-
-def same_products(product_key: jax.Array, title_ids: jax.Array, has_title: jax.Array) -> jax.Array:
-    """Which products of a batch are no negatives of each other when their own parts are contrasted: bool[B, B].
-
-    Those that are the same, and those whose titles are, token for token. Products that share a query stay negatives:
-    they are what teaches a tower to tell a product from its like. The diagonal is false.
-
-    Args:
-      product_key: int32[B], equal for equal products.
-      title_ids: int32[B, T].
-      has_title: bool[B]; no title is like no other.
-    """
-    alike = jnp.all(title_ids[:, None] == title_ids[None, :], axis=-1) & has_title[:, None] & has_title[None, :]
-    same = product_key[:, None] == product_key[None, :]
-    return (alike | same) & ~jnp.eye(product_key.shape[0], dtype=bool)
 
 
 def log_counts(log_q: jax.Array, drawn: jax.Array | int, strength: float) -> jax.Array:
@@ -105,28 +72,59 @@ def am_softmax(
       positive: bool[B, B], no pair of it excluded; None for the diagonal.
     """
     positive = _diagonal(excluded) if positive is None else positive
-    cosine = _cosine(rows, columns)
-    logits = scale * jnp.where(positive, cosine - margin, cosine)
+    cosines = cosine(rows, columns)
+    there = softmax_rows(cosines, rows, columns, excluded, positive, scale, margin, past)
+    back = softmax_rows(cosines.T, columns, rows, excluded.T, positive.T, scale, margin)
+    return 0.5 * (mean_lost(there) + mean_lost(back))
+
+
+class Lost(NamedTuple):
+    """By how much each of R rows misses its positives, and whether it has any: float32[R], 0 where not, and bool[R]."""
+
+    amount: jax.Array
+    pulled: jax.Array
+
+
+def softmax_rows(
+    cosines: jax.Array,
+    rows: Side,
+    columns: Side,
+    excluded: jax.Array,
+    positive: jax.Array,
+    scale: jax.Array,
+    margin: float,
+    past: Past | None = None,
+) -> Lost:
+    """The terms of `am_softmax` of some rows, in one direction.
+
+    Args:
+      cosines: float[R, C].
+      rows, columns: R and C of them.
+      excluded, positive: bool[R, C].
+      scale, margin: see `am_softmax`.
+      past: further negatives, excluded bool[R, S, C'].
+    """
     present = rows.present[:, None] & columns.present[None, :]
     counted = positive & present
+    logits = scale * jnp.where(positive, cosines - margin, cosines)
     logits = jnp.where(excluded | ~present, -jnp.inf, logits)
-    to_columns = jnp.where(positive, logits, logits - _along_rows(columns.log_count))
+    wanted = jnp.sum(jnp.where(counted, logits, 0.0), axis=1)
+    logits = jnp.where(positive, logits, logits - jnp.asarray(columns.log_count, jnp.float32))
     if past is not None:
         kept = scale * _past_cosine(rows, past) - past.log_count
         kept = jnp.where(past.excluded, -jnp.inf, kept)
-        to_columns = jnp.concatenate([to_columns, kept.reshape(kept.shape[0], -1)], axis=1)
-    to_rows = jnp.where(positive, logits, logits - _along_rows(rows.log_count).T)
-    wanted = jnp.where(counted, logits, 0.0)
-    return 0.5 * (_lost(to_columns, wanted, counted, axis=1) + _lost(to_rows, wanted, counted, axis=0))
-
-
-def _lost(logits: jax.Array, wanted: jax.Array, counted: jax.Array, axis: int) -> jax.Array:
-    """How far the logits of the positives are below the sum of all, mean over whatever has a positive."""
-    positives = jnp.sum(counted, axis=axis)
+        logits = jnp.concatenate([logits, kept.reshape(len(kept), -1)], axis=1)
+    positives = jnp.sum(counted, axis=1)
+    pulled = positives > 0
     # Where there is nothing to pull, there may be nothing to sum either, whose logarithm has no gradient.
-    logits = jnp.where(jnp.expand_dims(positives > 0, axis), logits, 0.0)
-    lost = jax.nn.logsumexp(logits, axis=axis) - jnp.sum(wanted, axis=axis) / jnp.maximum(positives, 1)
-    return jnp.sum(jnp.where(positives > 0, lost, 0.0)) / jnp.maximum(jnp.sum(positives > 0), 1)
+    logits = jnp.where(pulled[:, None], logits, 0.0)
+    lost = jax.nn.logsumexp(logits, axis=1) - wanted / jnp.maximum(positives, 1)
+    return Lost(jnp.where(pulled, lost, 0.0), pulled)
+
+
+def mean_lost(lost: Lost) -> jax.Array:
+    """The mean over all rows that have a positive: float32 scalar."""
+    return jnp.sum(lost.amount) / jnp.maximum(jnp.sum(lost.pulled), 1)
 
 
 def sigmoid_contrast(
@@ -151,28 +149,43 @@ def sigmoid_contrast(
       past: further negatives of the rows.
       positive: bool[B, B], no pair of it excluded; None for the diagonal.
     """
-    logits = scale * _cosine(rows, columns) + bias
-    signs = 2 * (_diagonal(excluded) if positive is None else positive) - 1
+    positive = _diagonal(excluded) if positive is None else positive
+    return mean_sigmoid(sigmoid_rows(rows, columns, excluded, positive, scale, bias, past), rows, columns)
+
+
+def sigmoid_rows(
+    rows: Side,
+    columns: Side,
+    excluded: jax.Array,
+    positive: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    past: Past | None = None,
+) -> jax.Array:
+    """The terms of `sigmoid_contrast` of R rows with C columns, summed over each row: float32[R]."""
+    logits = scale * cosine(rows, columns) + bias
     counted = rows.present[:, None] & columns.present[None, :] & ~excluded
-    total = jnp.sum(jnp.where(counted, jax.nn.softplus(-signs * logits), 0.0))
+    lost = jnp.sum(jnp.where(counted, jax.nn.softplus(-(2 * positive - 1) * logits), 0.0), axis=1)
     if past is not None:
         kept = jax.nn.softplus(scale * _past_cosine(rows, past) + bias)
-        total += jnp.sum(jnp.where(past.excluded | ~rows.present[:, None, None], 0.0, kept))
-    return total / jnp.maximum(jnp.sum(rows.present & columns.present), 1)
+        lost += jnp.sum(jnp.where(past.excluded | ~rows.present[:, None, None], 0.0, kept), axis=(1, 2))
+    return lost
+
+
+def mean_sigmoid(lost: jax.Array, rows: Side, columns: Side) -> jax.Array:
+    """float[B], the sums of all rows → their sum by how many pairs are present: float32 scalar."""
+    return jnp.sum(lost) / jnp.maximum(jnp.sum(rows.present & columns.present), 1)
+
+
+def cosine(rows: Side, columns: Side) -> jax.Array:
+    """All cosines of two sides: float32[R, C]."""
+    left, right = rows.vectors.astype(jnp.float32), columns.vectors.astype(jnp.float32)
+    return jnp.dot(left, right.T, precision="highest")
 
 
 def _diagonal(pairs: jax.Array) -> jax.Array:
     return jnp.eye(pairs.shape[0], dtype=bool)
 
 
-def _cosine(rows: Side, columns: Side) -> jax.Array:
-    left, right = rows.vectors.astype(jnp.float32), columns.vectors.astype(jnp.float32)
-    return jnp.dot(left, right.T, precision="highest")
-
-
 def _past_cosine(rows: Side, past: Past) -> jax.Array:
     return jnp.einsum("be,sce->bsc", rows.vectors.astype(jnp.float32), past.vectors, precision="highest")
-
-
-def _along_rows(log_count: jax.Array | float) -> jax.Array:
-    return jnp.atleast_1d(jnp.asarray(log_count, jnp.float32))[None, :]

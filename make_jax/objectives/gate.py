@@ -9,23 +9,32 @@ _LEAST = 1e-6  # a weight of 0 would be infinitely wrong
 
 
 def gate_targets(
-    queries: jax.Array, titles: jax.Array, pictures: jax.Array, left_out: jax.Array, both: jax.Array, scale: jax.Array
+    queries: jax.Array,
+    titles: jax.Array,
+    pictures: jax.Array,
+    left_out: jax.Array,
+    own: jax.Array,
+    both: jax.Array,
+    scale: jax.Array,
 ) -> jax.Array:
-    """The weights that title and picture deserve, as a query ranked its product by each alone: float32[B, 2].
+    """The weights that title and picture deserve, as a query ranked its product by each alone: float32[R, 2].
 
     Softmax over the two log-probabilities of the product among the batch's products that have both, without gradient.
 
     Args:
-      queries, titles, pictures: float[B, E], unit length.
-      left_out: bool[B, B], which products are no negatives of which query; the diagonal may be either.
-      both: bool[B], which products have title and picture; the others' rows mean nothing.
+      queries: float[R, E], unit length.
+      titles, pictures: float[B, E], unit length.
+      left_out: bool[R, B], which products are no negatives of which query; its own may be or not.
+      own: bool[R, B], which product is a query's own, one of each row.
+      both: bool[B], which products have title and picture; the rows of the others mean nothing.
       scale: scalar, the inverse temperature.
     """
-    candidates = (both[None, :] & ~left_out) | jnp.eye(len(both), dtype=bool)
+    candidates = (both[None, :] & ~left_out) | own
 
     def log_probability(vectors: jax.Array) -> jax.Array:
         logits = scale * jnp.dot(queries, vectors.T, precision="highest")
-        return jnp.diagonal(logits) - jax.nn.logsumexp(jnp.where(candidates, logits, -jnp.inf), axis=1)
+        wanted = jnp.sum(jnp.where(own, logits, 0.0), axis=1)
+        return wanted - jax.nn.logsumexp(jnp.where(candidates, logits, -jnp.inf), axis=1)
 
     found = jnp.stack([log_probability(titles), log_probability(pictures)], axis=1)
     return jax.lax.stop_gradient(jax.nn.softmax(found, axis=1))

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from make_jax.objectives.contrastive import Past
-
-EMPTY = -1
+from make_jax.objectives.contrastive import log_counts
+from make_jax.objectives.further import NONE, Further
 
 
 class Memory(NamedTuple):
@@ -32,12 +31,12 @@ class Memory(NamedTuple):
 
 def empty_memory(slots: int, batch_size: int, embedding: int, product_queries: int) -> Memory:
     """A memory of S batches of B products of M query keys, with nothing in it."""
-    keys = jnp.full((slots, batch_size), EMPTY, jnp.int32)
+    keys = jnp.full((slots, batch_size), NONE, jnp.int32)
     return Memory(
         jnp.zeros((slots, batch_size, embedding)),
         keys,
         keys,
-        jnp.full((slots, batch_size, product_queries), EMPTY, jnp.int32),
+        jnp.full((slots, batch_size, product_queries), NONE, jnp.int32),
         jnp.zeros((slots, batch_size)),
     )
 
@@ -62,26 +61,25 @@ def remember(
       log_q: float[B], log of each product's probability of being drawn.
     """
     new = Memory(
-        jax.lax.stop_gradient(vectors), jnp.where(present, product_key, EMPTY), query_key, product_queries, log_q
+        jax.lax.stop_gradient(vectors), jnp.where(present, product_key, NONE), query_key, product_queries, log_q
     )
     return Memory(
         *(jnp.concatenate([added[None].astype(kept.dtype), kept[:-1]]) for added, kept in zip(new, memory, strict=True))
     )
 
 
-def past_negatives(memory: Memory, query_key: jax.Array, product_key: jax.Array) -> Past:
-    """What a batch's queries may take as negatives: never the same product, nor one wanted under an equal query.
+def past_negatives(memory: Memory, drawn: jax.Array | int, log_q: float) -> Further:
+    """The memory as further negatives of a batch.
 
     Args:
       memory: S batches.
-      query_key, product_key: int32[B], of the batch's pairs.
+      drawn, log_q: how many products there are in sight, and how much of their popularity is taken off; `log_counts`.
     """
-    query = query_key[:, None, None]
-    clicked = jnp.any(query[..., None] == memory.product_queries[None], axis=-1)
-    excluded = clicked | (query == memory.query_key) | (product_key[:, None, None] == memory.product_key)
-    return Past(memory.vectors, excluded | (memory.product_key == EMPTY))
+    log_count = log_counts(memory.log_q, drawn, log_q) if log_q else jnp.zeros_like(memory.log_q)
+    kept = Further(memory.vectors, memory.product_key, memory.query_key, memory.product_queries, log_count)
+    return Further(*(jnp.swapaxes(array, 0, 1) for array in kept))
 
 
 def filled(memory: Memory) -> jax.Array:
     """How many vectors there are: int32 scalar."""
-    return jnp.sum(memory.product_key != EMPTY)
+    return jnp.sum(memory.product_key != NONE)

@@ -71,7 +71,7 @@ def train(
     mesh = mesh_for(experiment)
     optimizer = make_optimizer(experiment.optimizer, config.steps)
     hold = functools.partial(hold_frozen, experiment.optimizer)
-    trainer = make_trainer(build_model(experiment), optimizer, mesh, config.seed, hold)
+    trainer = make_trainer(build_model(experiment), optimizer, mesh, config.seed, hold, config.microbatches)
     schedule = make_schedule(experiment.optimizer, config.steps)
 
     with closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints)) as checkpoints:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from make_jax.model import RetrievalModel
 from make_jax.training.mesh import batch_sharding, state_shardings
+from make_jax.training.microbatches import gradients
 
 Metrics = dict[str, jax.Array]
 
@@ -40,29 +41,26 @@ def make_trainer(
     mesh: Mesh,
     seed: int,
     hold: Callable[[Any], Any] = lambda params: params,
+    microbatches: int = 1,
 ) -> Trainer:
     """Init and train step as jitted functions with explicit shardings over `mesh`.
 
     Loss and gradients are those of the *global* batch: the arrays are global, so no hand-written averaging over
     devices can scale them wrongly. Randomness is a function of (seed, step), so a resumed run repeats it.
-    `hold` cuts the parameters that are not to learn off from the gradient.
+    `hold` cuts the parameters that are not to learn off from the gradient; `microbatches` see `microbatches.gradients`.
     """
+    gradients_of = gradients(model, hold, microbatches, batch_sharding(mesh))
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
 
     def fresh() -> TrainState:
         params = model.init(init_key)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), model.init_memory())
 
-    def losses(params: Any, *inputs: Any) -> Any:
-        return model.losses(hold(params), *inputs)
-
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(dropout_key, state.step)
-        (loss, (metrics, memory)), gradients = jax.value_and_grad(losses, has_aux=True)(
-            state.params, state.memory, batch, key
-        )
-        updates, moments = optimizer.update(gradients, state.optimizer, state.params)
-        metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(gradients)}
+        (loss, (metrics, memory)), found = gradients_of(state.params, state.memory, batch, key)
+        updates, moments = optimizer.update(found, state.optimizer, state.params)
+        metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(found)}
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), moments, memory), metrics
 
     shapes = jax.eval_shape(fresh)

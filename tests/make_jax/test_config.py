@@ -122,6 +122,16 @@ def test_overrides_that_need_each_other_are_applied_together() -> None:
             ["qim2 is 0.5", "objectives.qic and objectives.query_image are 0", "set objectives.query_image=1"],
         ),
         (lambda: ObjectivesConfig(mlm=-1), ["objectives.mlm is -1"]),
+        (lambda: ObjectivesConfig(chunk_size=-1), ["objectives.chunk_size is -1", "at least 0"]),
+        (lambda: TrainingConfig(microbatches=0), ["training.microbatches is 0", "at least 1"]),
+        (
+            lambda: TrainingConfig(batch_size=100, microbatches=8),
+            ["training.batch_size 100", "training.microbatches 8", "training.batch_size=96"],
+        ),
+        (
+            lambda: TrainingConfig(batch_size=96, microbatches=16).check_mesh(2, 2),
+            ["training.microbatches 16 is 6 rows", "mesh.data 2 × mesh.fsdp 2 = 4", "use training.microbatches=12"],
+        ),
         (lambda: ObjectivesConfig(log_q=1.5), ["objectives.log_q is 1.5"]),
         (lambda: ObjectivesConfig(matching_share=0.0), ["objectives.matching_share is 0.0"]),
         (lambda: ObjectivesConfig(patch_mask_share=1.1), ["objectives.patch_mask_share is 1.1"]),

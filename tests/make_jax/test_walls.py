@@ -54,7 +54,8 @@ def test_data_pipelines_do_not_know_the_library(file: Path) -> None:
 @pytest.mark.parametrize("folder", ["make_jax/model", "make_jax/objectives"])
 def test_models_and_objectives_are_pure(folder: str) -> None:
     allowed = {"make_jax.model", "make_jax.objectives", "make_jax.config", "make_jax.errors"}
-    libraries = {"jax", "flax", "numpy", "dataclasses", "math", "typing", "__future__"}
+    standard = {"collections", "dataclasses", "functools", "math", "typing", "__future__"}
+    libraries = {"jax", "flax", "numpy", *standard}
     for file in sources(folder):
         for module in imports(file):
             assert module.split(".")[0] in libraries or ".".join(module.split(".")[:2]) in allowed, (file, module)

@@ -25,7 +25,8 @@ from make_jax.config import (
     TransformerConfig,
 )
 from make_jax.model import build_model
-from make_jax.objectives.contrastive import Side, am_softmax, false_negatives, same_products
+from make_jax.objectives.contrastive import Side, am_softmax
+from make_jax.objectives.keywords import Keys, ProductKeys, false_negatives, judge_products
 
 SIZE, VOCAB = 6, 50
 SMALL = TransformerConfig(layers=1, width=16, heads=2)
@@ -170,8 +171,9 @@ def test_contrasts_are_those_of_the_vectors() -> None:
         "image": Side(products.picture, has_image),
         "product": Side(products.vector, has_title | has_image),
     }
-    hidden = false_negatives(b["query_key"], b["product_key"], b["product_queries"])
-    alike = same_products(b["product_key"], b["title_ids"], has_title)
+    keys = Keys(np.arange(SIZE), b["query_key"], b["product_key"], b["product_queries"])
+    of_products = ProductKeys(keys.place, b["product_key"], b["title_ids"], has_title)
+    hidden, alike = false_negatives(keys, keys), judge_products(of_products, of_products).excluded
     for name in CONTRASTS:
         first, second = ("query", "product") if name == "qic" else name.split("_")
         excluded = hidden if first == "query" else alike

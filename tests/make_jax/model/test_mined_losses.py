@@ -12,8 +12,10 @@ from test_losses import PICTURES, SIZE, VOCAB, batch, experiment
 
 from make_jax.config import ObjectivesConfig
 from make_jax.model import build_model
-from make_jax.objectives.contrastive import Side, am_softmax, false_negatives
+from make_jax.objectives.contrastive import Side, am_softmax
+from make_jax.objectives.further import past_of
 from make_jax.objectives.hard_negatives import hard_negatives
+from make_jax.objectives.keywords import Keys, false_negatives
 
 PER_PAIR = 2
 MINED = ObjectivesConfig(query_title=0.5, hard_negatives=PER_PAIR, hard_negative_weight=2.0)
@@ -56,14 +58,15 @@ def test_the_contrast_is_that_of_the_vectors_of_both() -> None:
     mined = encode(params, *(array.reshape(-1, *array.shape[2:]) for array in flat))
     present = np.asarray(mined.weights.sum(axis=1) > 0).reshape(SIZE, PER_PAIR)
     assert present.sum() == SIZE * PER_PAIR - 1
-    keys = (b["query_key"], b["product_key"])
-    past = hard_negatives(
-        mined.vector.reshape(SIZE, PER_PAIR, -1), present, b["negative_key"], b["negative_queries"], *keys, 2.0
+    keys = Keys(jnp.arange(SIZE), b["query_key"], b["product_key"], b["product_queries"])
+    further = hard_negatives(
+        mined.vector.reshape(SIZE, PER_PAIR, -1), present, b["negative_key"], b["negative_queries"], 2.0
     )
+    past = past_of([further], b["query_key"], b["product_key"])
     expected = am_softmax(
         Side(jax.jit(model.encode_query)(params, b["query_ids"]), jnp.ones(SIZE, bool)),
         Side(products.vector, products.weights.sum(axis=1) > 0),
-        false_negatives(*keys, b["product_queries"]),
+        false_negatives(keys, keys),
         metrics["scale"],
         0.0,
         past,

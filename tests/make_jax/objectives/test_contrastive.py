@@ -15,9 +15,7 @@ from make_jax.objectives.contrastive import (
     Past,
     Side,
     am_softmax,
-    false_negatives,
     log_counts,
-    same_products,
     sigmoid_contrast,
 )
 
@@ -171,38 +169,6 @@ def test_log_q_turns_a_batch_into_an_estimate_of_the_whole_catalogue() -> None:
     estimate = np.exp(scores[drawn] - counts[drawn]).sum(axis=1).mean()
     assert estimate == pytest.approx(np.exp(scores).sum(), rel=0.05)
     np.testing.assert_allclose(log_counts(jnp.log(jnp.asarray([0.5])), 4, 0.5), [0.5 * np.log(2)], rtol=1e-6)
-
-
-@settings(deadline=None, max_examples=40)
-@given(batch=st.sampled_from([1, 4, 9]), seed=st.integers(0, 2**31))
-def test_same_products_equal_set_logic(batch: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    product = rng.integers(0, 6, batch).astype(np.int32)
-    titles, has_title = rng.integers(0, 2, (batch, 3)).astype(np.int32), rng.random(batch) < 0.7
-    found = np.asarray(same_products(product, titles, has_title))
-    for i in range(batch):
-        for j in range(batch):
-            alike = has_title[i] and has_title[j] and titles[i].tolist() == titles[j].tolist()
-            assert found[i, j] == ((alike or product[i] == product[j]) and i != j)
-
-
-@settings(deadline=None, max_examples=60)
-@given(batch=st.sampled_from([1, 4, 9]), width=st.sampled_from([1, 5]), seed=st.integers(0, 2**31))
-def test_false_negatives_equal_set_logic(batch: int, width: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    query = rng.integers(0, 5, batch).astype(np.int32)
-    product = rng.integers(0, 6, batch).astype(np.int32)
-    clicked = rng.integers(-1, 5, (batch, width)).astype(np.int32)
-    found = np.asarray(false_negatives(query, product, clicked))
-    for i in range(batch):
-        for j in range(batch):
-            hidden = query[i] in set(clicked[j]) or query[i] == query[j] or product[i] == product[j]
-            assert found[i, j] == (hidden and i != j)
-
-
-def test_padding_of_product_queries_masks_nothing() -> None:
-    found = false_negatives(jnp.asarray([0, 1]), jnp.asarray([0, 1]), jnp.full((2, 3), -1))
-    assert not np.asarray(found).any()
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])

@@ -35,7 +35,7 @@ def test_targets_and_loss_equal_the_formula(batch: int, seed: int, scale: float)
     rng = np.random.default_rng(seed)
     vectors, both = [unit(rng, batch) for _ in range(3)], rng.random(batch) < 0.8
     left_out, text = rng.random((batch, batch)) < 0.3, rng.uniform(0.01, 0.99, batch)
-    targets = jax.jit(gate_targets)(*vectors, left_out, both, jnp.float32(scale))
+    targets = jax.jit(gate_targets)(*vectors, left_out, np.eye(batch, dtype=bool), both, jnp.float32(scale))
     expected = loop_targets(vectors, left_out, both, scale)
     np.testing.assert_allclose(targets[both], expected[both], rtol=1e-3, atol=1e-4)
     weights = np.stack([text, 1 - text], axis=1).astype(np.float32)
@@ -47,7 +47,13 @@ def test_targets_and_loss_equal_the_formula(batch: int, seed: int, scale: float)
 def test_the_modality_that_finds_the_product_deserves_the_weight() -> None:
     queries = jnp.eye(3)
     targets = gate_targets(
-        queries, queries, jnp.roll(queries, 1, 0), jnp.zeros((3, 3), bool), jnp.ones(3, bool), jnp.float32(20)
+        queries,
+        queries,
+        jnp.roll(queries, 1, 0),
+        jnp.zeros((3, 3), bool),
+        jnp.eye(3, dtype=bool),
+        jnp.ones(3, bool),
+        jnp.float32(20),
     )
     np.testing.assert_allclose(targets, [[1, 0]] * 3, atol=1e-6)
 
@@ -59,7 +65,9 @@ def test_only_the_weights_of_products_with_both_are_moved() -> None:
     weights = jnp.asarray([[0.5, 0.5], [1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
 
     def loss(weights: jax.Array, titles: jax.Array) -> jax.Array:
-        targets = gate_targets(queries, titles, pictures, jnp.zeros((4, 4), bool), both, jnp.float32(10))
+        targets = gate_targets(
+            queries, titles, pictures, jnp.zeros((4, 4), bool), jnp.eye(4, dtype=bool), both, jnp.float32(10)
+        )
         return gate_loss(weights, targets, both)
 
     by_weight, by_title = jax.grad(loss, argnums=(0, 1))(weights, titles)

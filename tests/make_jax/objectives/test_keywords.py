@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from make_jax.objectives.contrastive import Side, am_softmax, sigmoid_contrast
-from make_jax.objectives.keywords import Keys, judge_pairs, titles_with_all_words
+from make_jax.objectives.keywords import (
+    Keys,
+    ProductKeys,
+    false_negatives,
+    judge_pairs,
+    judge_products,
+    titles_with_all_words,
+)
 
 SIZES = st.sampled_from([1, 4, 9])  # each size compiles anew
 
@@ -20,6 +27,7 @@ SIZES = st.sampled_from([1, 4, 9])  # each size compiles anew
 def some_keys(seed: int, batch: int) -> Keys:
     rng = np.random.default_rng(seed)
     return Keys(
+        np.arange(batch, dtype=np.int32),
         rng.integers(0, 6, batch).astype(np.int32),
         rng.integers(0, 7, batch).astype(np.int32),
         rng.integers(-1, 6, (batch, 3)).astype(np.int32),
@@ -48,7 +56,7 @@ def test_a_title_answers_a_query_when_it_has_all_of_its_words(batch: int, seed: 
 def test_pairs_are_judged_by_set_logic(batch: int, seed: int, mask: Any, many: bool) -> None:
     keys = some_keys(seed, batch)
     many = many and mask != "none"
-    found = judge_pairs(keys, mask, many)
+    found = judge_pairs(keys, keys, mask, many)
     for i in range(batch):
         for j in range(batch):
             same = keys.product_key[i] == keys.product_key[j]
@@ -59,6 +67,37 @@ def test_pairs_are_judged_by_set_logic(batch: int, seed: int, mask: Any, many: b
             assert found.positive[i, j] == positive
             assert found.excluded[i, j] == (left_out and not positive)
             assert found.by_title[i, j] == (titled and not known and i != j)
+
+
+@settings(deadline=None, max_examples=40)
+@given(batch=SIZES, seed=st.integers(0, 2**31))
+def test_products_are_alike_by_set_logic(batch: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    product = rng.integers(0, 6, batch).astype(np.int32)
+    titles, has_title = rng.integers(0, 2, (batch, 3)).astype(np.int32), rng.random(batch) < 0.7
+    keys = ProductKeys(np.arange(batch, dtype=np.int32), product, titles, has_title)
+    found = judge_products(keys, keys)
+    for i in range(batch):
+        for j in range(batch):
+            alike = has_title[i] and has_title[j] and titles[i].tolist() == titles[j].tolist()
+            assert found.excluded[i, j] == ((alike or product[i] == product[j]) and i != j)
+            assert found.positive[i, j] == (i == j)
+
+
+@settings(deadline=None, max_examples=40)
+@given(batch=SIZES, seed=st.integers(0, 2**31), mask=st.sampled_from(["none", "query", "title"]), many=st.booleans())
+def test_parts_of_a_batch_are_judged_as_the_whole(batch: int, seed: int, mask: Any, many: bool) -> None:
+    keys = some_keys(seed, batch)
+    rows, columns = slice(batch // 2, None), slice(0, batch // 2 + 1)
+    whole = judge_pairs(keys, keys, mask, many)
+    part = judge_pairs(Keys(*(k[rows] for k in keys)), Keys(*(k[columns] for k in keys)), mask, many)
+    for expected, found in zip(whole, part, strict=True):
+        np.testing.assert_array_equal(found, expected[rows, columns])
+
+
+def test_padding_of_product_queries_masks_nothing() -> None:
+    keys = Keys(jnp.arange(2), jnp.asarray([0, 1]), jnp.asarray([0, 1]), jnp.full((2, 3), -1))
+    assert not np.asarray(false_negatives(keys, keys)).any()
 
 
 def test_words_that_nothing_equals_are_in_no_title() -> None:

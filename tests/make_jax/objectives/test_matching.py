@@ -8,20 +8,49 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from make_jax.objectives.matching import draw, draw_pairs, matching_loss
+from make_jax.objectives.chunks import WHOLE, Chunks
+from make_jax.objectives.contrastive import Side
+from make_jax.objectives.keywords import Judged
+from make_jax.objectives.matching import Pairs, draw, draw_pairs, matching_loss
+from make_jax.objectives.paired import Known
 
 BATCH, ROWS = 8, 4
+
+
+def drawn(
+    seed: jax.Array,
+    logits: jax.Array,
+    excluded: np.ndarray,
+    present: np.ndarray,
+    rows: int = ROWS,
+    chunks: Chunks = WHOLE,
+) -> Pairs:
+    """Pairs by given logits [B, B], which are those of unit vectors of queries."""
+    size = len(present)
+    places = jnp.arange(size)
+
+    def judge(left: jax.Array, right: jax.Array) -> Judged:
+        own = left[:, None] == right[None]
+        return Judged(own, jnp.asarray(excluded)[left[:, None], right[None]], jnp.zeros_like(own))
+
+    queries = Known(Side(jnp.eye(size), jnp.ones(size, bool), jnp.zeros(size)), places)
+    products = Known(Side(jnp.asarray(logits).T, jnp.asarray(present), jnp.zeros(size)), places)
+    return draw_pairs(jax.random.key(seed), queries, products, judge, jnp.float32(1), rows, chunks)
 
 
 def test_negatives_come_in_proportion_to_the_softmax_over_what_is_allowed() -> None:
     logits = jnp.asarray([[0.0, 1.0, 2.0, 9.0], [3.0, 3.0, 3.0, 3.0]])
     allowed = jnp.asarray([[True, True, True, False], [True, False, False, True]])
     keys = jax.random.split(jax.random.key(0), 8000)
-    found, _ = jax.jit(jax.vmap(lambda key: draw(key, logits, allowed)))(keys)
+    found, _ = jax.jit(jax.vmap(lambda key: draw(key, jnp.arange(2), logits, allowed)))(keys)
     shares = np.stack([np.bincount(found[:, row], minlength=4) / len(keys) for row in range(2)])
     weights = np.where(allowed, np.exp(logits), 0)
     np.testing.assert_allclose(shares, weights / weights.sum(axis=1, keepdims=True), atol=0.02)
     assert not shares[~np.asarray(allowed)].any()
+
+
+def in_threes(*given: jax.Array) -> Pairs:
+    return drawn(*given, chunks=Chunks(3))
 
 
 @settings(deadline=None, max_examples=40)
@@ -31,7 +60,9 @@ def test_a_pair_is_never_a_false_negative_nor_of_something_missing(seed: int, sh
     excluded, present = rng.random((BATCH, BATCH)) < share, rng.random(BATCH) < 0.7
     np.fill_diagonal(excluded, False)
     logits = rng.normal(size=(BATCH, BATCH)).astype(np.float32)
-    pairs = jax.jit(draw_pairs, static_argnums=4)(jax.random.key(seed), logits, excluded, present, ROWS)
+    pairs = jax.jit(drawn)(seed, logits, excluded, present)
+    for one, other in zip(pairs, jax.jit(in_threes)(seed, logits, excluded, present), strict=True):
+        np.testing.assert_array_equal(one, other)
     chosen = [0, 2, 4, 6]
     assert pairs.query[:ROWS].tolist() == pairs.product[:ROWS].tolist() == chosen
     assert pairs.query[ROWS : 2 * ROWS].tolist() == pairs.product[2 * ROWS :].tolist() == chosen
@@ -49,15 +80,15 @@ def test_a_pair_is_never_a_false_negative_nor_of_something_missing(seed: int, sh
 def test_the_same_key_draws_the_same_and_another_one_others() -> None:
     nothing, everything = jnp.zeros((64, 64), bool), jnp.ones(64, bool)
 
-    def drawn(seed: int) -> list[int]:
-        return draw_pairs(jax.random.key(seed), jnp.zeros((64, 64)), nothing, everything, 64).product.tolist()
+    def products(seed: int) -> list[int]:
+        return drawn(seed, jnp.zeros((64, 64)), nothing, everything, 64).product.tolist()
 
-    assert drawn(1) == drawn(1) != drawn(2)
+    assert products(1) == products(1) != products(2)
 
 
 def test_no_gradient_reaches_the_similarity() -> None:
     def picked(logits: jax.Array) -> jax.Array:
-        pairs = draw_pairs(jax.random.key(0), logits, jnp.zeros((8, 8), bool), jnp.ones(8, bool), 4)
+        pairs = drawn(0, logits, jnp.zeros((8, 8), bool), jnp.ones(8, bool))
         return jnp.sum(pairs.product.astype(jnp.float32))
 
     np.testing.assert_array_equal(jax.grad(picked)(jnp.ones((8, 8))), 0)

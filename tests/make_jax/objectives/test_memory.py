@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from make_jax.objectives.contrastive import Past
+from make_jax.objectives.further import past_of
 from make_jax.objectives.memory import Memory, empty_memory, filled, past_negatives, remember
 
 SLOTS, BATCH, WIDTH, QUERIES = 3, 4, 2, 2
@@ -45,23 +47,28 @@ def test_it_keeps_the_last_batches_and_says_how_much_it_holds() -> None:
         kept.appendleft(step(number))
 
 
+def past(memory: Memory, query_key: jax.Array, product_key: jax.Array) -> Past:
+    return past_of([past_negatives(memory, 1, 0.0)], query_key, product_key)
+
+
 def test_nothing_that_a_query_wants_is_its_negative() -> None:
     seen = 0
     for steps in (0, 1, 5):
         memory, now = after(steps), step(99)
-        past = jax.jit(past_negatives)(memory, now["query_key"], now["product_key"])
+        found = jax.jit(past)(memory, now["query_key"], now["product_key"])
+        all_excluded = np.asarray(found.excluded).reshape(BATCH, BATCH, SLOTS)
         batches = [step(number) for number in reversed(range(max(0, steps - SLOTS), steps))]
         for i in range(BATCH):
             query, product = now["query_key"][i], now["product_key"][i]
             for slot in range(SLOTS):
                 for j in range(BATCH):
                     if slot >= len(batches):
-                        assert past.excluded[i, slot, j]  # not filled yet
+                        assert all_excluded[i, j, slot]  # not filled yet
                         continue
                     old = batches[slot]
                     wanted = {*old["product_queries"][j].tolist(), old["query_key"][j]}
                     excluded = not old["present"][j] or query in wanted or product == old["product_key"][j]
-                    assert past.excluded[i, slot, j] == excluded
+                    assert all_excluded[i, j, slot] == excluded
                     seen += not excluded
     assert seen > 5
 

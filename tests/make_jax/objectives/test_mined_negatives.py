@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from make_jax.objectives.contrastive import Past, Side, am_softmax, false_negatives, sigmoid_contrast
-from make_jax.objectives.hard_negatives import hard_negatives, joined
+from make_jax.objectives.contrastive import Past, Side, am_softmax, sigmoid_contrast
+from make_jax.objectives.further import Further, past_of
+from make_jax.objectives.hard_negatives import hard_negatives
+from make_jax.objectives.keywords import Keys, false_negatives
 
 B, H, E, SCALE = 4, 2, 3, 7.0
 
@@ -28,9 +30,12 @@ PRESENT = np.ones((B, H), bool)
 PRESENT[2, 1] = False  # damaged
 
 
+def mined(vectors: np.ndarray | jax.Array = MINED, weight: float = 1.0) -> Further:
+    return hard_negatives(jnp.asarray(vectors), *(jnp.asarray(array) for array in (PRESENT, KEYS, WANTED)), weight)
+
+
 def past(vectors: np.ndarray | jax.Array = MINED, weight: float = 1.0) -> Past:
-    arrays = [jnp.asarray(array) for array in (PRESENT, KEYS, WANTED, QUERY_KEY, PRODUCT_KEY)]
-    return hard_negatives(jnp.asarray(vectors), *arrays, weight)
+    return past_of([mined(vectors, weight)], jnp.asarray(QUERY_KEY), jnp.asarray(PRODUCT_KEY))
 
 
 def allowed(query: int, pair: int, slot: int) -> bool:
@@ -43,11 +48,12 @@ def sides() -> tuple[Side, Side]:
     return Side(jnp.asarray(QUERIES), jnp.ones(B, bool)), Side(jnp.asarray(PRODUCTS), jnp.ones(B, bool))
 
 
-EXCLUDED = false_negatives(jnp.asarray(QUERY_KEY), jnp.asarray(PRODUCT_KEY), jnp.full((B, 2), -1))
+PAIRS = Keys(*(jnp.asarray(array) for array in (np.arange(B), QUERY_KEY, PRODUCT_KEY, np.full((B, 2), -1))))
+EXCLUDED = false_negatives(PAIRS, PAIRS)
 
 
 def test_who_is_whose_negative() -> None:
-    excluded = np.asarray(past().excluded)
+    excluded = np.asarray(past().excluded).reshape(B, B, H)
     expected = [[[not allowed(q, p, s) for s in range(H)] for p in range(B)] for q in range(B)]
     np.testing.assert_array_equal(excluded, expected)
     assert excluded[1:3, 0, 0].all()
@@ -92,8 +98,11 @@ def test_they_learn_but_what_is_left_out_does_not() -> None:
 
 
 def test_memory_and_mined_together_are_the_sum_of_both() -> None:
-    memory = Past(jnp.asarray(unit(3, B, E, seed=3)), jnp.zeros((B, 3, B), bool).at[0, 1, 2].set(True), 0.25)
-    both = am_softmax(*sides(), EXCLUDED, jnp.float32(SCALE), 0.0, joined(memory, past()))
+    keys = np.arange(50, 50 + 3 * B).reshape(3, B)
+    wanted = jnp.full((3, B, 1), -1).at[1, 2].set(0)  # by query 0
+    memory = Further(jnp.asarray(unit(3, B, E, seed=3)), jnp.asarray(keys), keys, wanted, jnp.full((3, B), 0.25))
+    joined = past_of([memory, mined()], jnp.asarray(QUERY_KEY), jnp.asarray(PRODUCT_KEY))
+    both = am_softmax(*sides(), EXCLUDED, jnp.float32(SCALE), 0.0, joined)
     kept = np.exp(SCALE * np.einsum("be,sce->bsc", QUERIES, memory.vectors) - 0.25)
     kept[0, 1, 2] = 0
     total = 0.0
