@@ -108,7 +108,9 @@ class _Compiling:
             if not (overflow := read_overflow(str(error))):
                 raise
             return overflow
-        held = compiled.memory_analysis()
+        held, text = compiled.memory_analysis(), compiled.as_text()
+        if held is None or text is None:
+            raise RuntimeError("this compiler does not tell what its programs need")
         memory = {
             "arguments": held.argument_size_in_bytes,
             "results": held.output_size_in_bytes - held.alias_size_in_bytes,
@@ -129,7 +131,7 @@ class _Compiling:
             flops=flops,
             bytes_accessed=float(cost.get("bytes accessed", 0.0)) * turns,
             estimate=estimate if estimate > 0 else None,
-            exchanges=tuple(self._exchanges(compiled.as_text())),
+            exchanges=tuple(self._exchanges(text)),
             compile_seconds=time.perf_counter() - began,
         )
 

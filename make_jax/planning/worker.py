@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
 
 def main() -> None:
@@ -20,6 +21,7 @@ def main() -> None:
     from make_jax.planning.jobs import Job, to_json
 
     for tree in json.load(sys.stdin):
+        answer: dict[str, Any]
         try:
             answer = {"compiled": to_json(compile_job(Job.from_json(tree)))}
         except UserError as error:
