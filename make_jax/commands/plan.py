@@ -58,10 +58,8 @@ def plan(
     log.info("compiling %s; this may take minutes", "for the TPU" if tpu else "on the CPU")
     places = [parse_slice(job.topology) for job in jobs]
     compiled = _compile(jobs, max(place.chips for place in places))
-    return [
-        Planned(job, place, one, pairs or job.experiment.training.batch_size * job.experiment.training.steps)
-        for job, place, one in zip(jobs, places, compiled, strict=True)
-    ]
+    pairs = pairs or base.training.batch_size * base.training.steps
+    return [Planned(job, place, one, pairs) for job, place, one in zip(jobs, places, compiled, strict=True)]
 
 
 def _complete(experiment: Experiment, data: Sequence[str], vocab_size: int | None) -> Experiment:

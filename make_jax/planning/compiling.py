@@ -25,7 +25,8 @@ from make_jax.training.loop import mesh_for, trainer_for
 from make_jax.training.mesh import batch_sharding, gathered
 
 _USED = re.compile(r"Used (?P<used>[\d.]+[KMGT]?) of (?P<limit>[\d.]+[KMGT]?) hbm", re.IGNORECASE)
-_HELD = re.compile(r"^\s*(?P<what>reserved|program|arguments|temporaries?)\s+(?P<size>[\d.]+[KMGTB]?)", re.MULTILINE)
+_HELD = re.compile(r"^\s*(?P<what>program|arguments)\s+(?P<size>[\d.]+[KMGTB]?)", re.MULTILINE)
+_PART = {"program": "temporaries", "arguments": "arguments"}
 
 
 def compile_job(job: Job) -> Compiled:
@@ -173,7 +174,7 @@ def read_overflow(message: str) -> Program | None:
         return None
     memory: dict[str, int] = {}
     for held in _HELD.finditer(message):
-        memory.setdefault(held["what"], _bytes(held["size"]))
+        memory.setdefault(_PART[held["what"]], _bytes(held["size"]))
     return Program(False, _bytes(match["limit"]), _bytes(match["used"]), memory)
 
 

@@ -14,6 +14,8 @@ ROUGH = (
     "step; a TPU needs other memory and other exchanges"
 )
 
+PARTS = ("arguments", "temporaries", "results", "code")
+
 
 class Planned(NamedTuple):
     """One way to train, compiled: `pairs` is what is to be trained on in all."""
@@ -50,7 +52,7 @@ def _column(plan: Planned) -> dict[str, str]:
         "parameters": f"{compiled.parameters / 1e6:,.1f} M",
         "batch, of which a chip has": f"{batch:,}, {batch / (compiled.mesh['data'] * compiled.mesh['fsdp']):,.4g}",
         "memory of a chip": _memory(train),
-        **{f"  {name}": _gib(train.memory.get(name)) for name in _parts(plan)},
+        **{f"  {name}": _gib(train.memory.get(name)) for name in PARTS},
         "fits": "yes" if train.fits else "NO",
     }
     timed = {
@@ -73,10 +75,6 @@ def _column(plan: Planned) -> dict[str, str]:
         "embed: products/s at best": _embedded(plan),
     }
     return row
-
-
-def _parts(plan: Planned) -> list[str]:
-    return ["arguments", "temporaries", "results", "code"] if plan.compiled.train.fits else ["arguments", "temporaries"]
 
 
 def _memory(program: Program) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,33 +13,7 @@ from make_jax.planning.chips import CHIPS
 from make_jax.planning.collectives import read_collectives, spanned
 from make_jax.planning.compiling import readable, summed
 
-TEXT = """HloModule jit_step
-
-%body (state: (s32[], f32[8])) -> (s32[], f32[8]) {
-  %gathered = f32[64,8]{1,0} all-gather(%x), channel_id=1, replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}, use_global_device_ids=true, metadata={op_name="state.params[\'title\'][\'layer_3\'][\'up\'][\'kernel\']"}
-}
-
-%async_collective_fusion.1 (p: bf16[4]) -> bf16[16] {
-  %part = bf16[16]{0} all-gather(%p), channel_id=2, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, dimensions={0}
-}
-
-%async_collective_fusion.2 (p: bf16[4]) -> bf16[16] {
-  %part.2 = bf16[16]{0} all-gather(%p), channel_id=2, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, dimensions={0}
-}
-
-%all-reduce-scatter (input: f32[64]) -> f32[16] {
-  %sum = f32[64]{0} all-reduce(%input), channel_id=3, replica_groups={{0,2,4,6},{1,3,5,7}}, to_apply=%add
-}
-
-ENTRY %main (p: f32[8]) -> f32[8] {
-  %loop = (s32[], f32[8]) while(%init), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"12"}}
-  %summed = (f32[100]{0}, pred[7]{0}) all-reduce(%a, %b), channel_id=4, replica_groups=[1,8]<=[8], to_apply=%add
-  %moved = (f32[10]{0}, f32[10]{0}) collective-permute-start(%c), channel_id=5, source_target_pairs={{0,1},{1,0}}
-  %gathering = (f32[8]{0}, f32[32]{0}) all-gather-start(%d), channel_id=6, replica_groups=mesh['a'=8] {'a':(2)4}, dimensions={0}
-  %alone = f32[8]{0} all-reduce(%d), channel_id=7, replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}, to_apply=%add
-  %scattered = f32[5]{0} reduce-scatter(%d), channel_id=8, replica_groups={}, to_apply=%add
-}
-"""
+TEXT = Path(__file__).with_name("sample.hlo").read_text()
 
 
 def test_every_form_of_a_collective_is_read() -> None:

@@ -130,9 +130,7 @@ def test_what_does_not_divide_is_replicated_and_logged(caplog: pytest.LogCapture
         shardings = state_shardings(params, mesh)
     assert shardings["title"]["transformer"]["layer_1"]["up"]["kernel"].spec == PartitionSpec(None, "tensor")
     (split, summary) = caplog.messages
-    assert split == (
-        "title/transformer/layer_*/up/kernel (30, 64), 2 times: 30 is not divisible by fsdp=4, replicated"
-    )
+    assert split == ("title/transformer/layer_*/up/kernel (30, 64), 2 times: 30 is not divisible by fsdp=4, replicated")
     assert "the largest title/transformer/layer_0/norm/scale" in summary
 
 
@@ -159,7 +157,7 @@ def test_rules_that_fit_no_parameter_are_refused() -> None:
     with pytest.raises(UserError, match=r"2 dimensions, but title/up/bias has 1"):
         check_rules((("up/", "fsdp tensor"),), params)
     for axes in ("fsdp batch", "fsdp fsdp", "tensor+tensor"):
-        with pytest.raises(UserError, match="mesh.rules"):
+        with pytest.raises(UserError, match=r"mesh\.rules"):
             MeshConfig(rules=(("up", axes),))
     with pytest.raises(UserError, match="no regular expression"):
         MeshConfig(rules=(("(", "fsdp"),))
