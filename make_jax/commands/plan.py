@@ -44,7 +44,7 @@ def plan(
       topology: such as "v5e:16x16".
       compare: each another slice, settings "a.b=c", or both, with commas between.
       overrides: settings of all.
-      data: prepared, for the vocabulary and what else data decide; None of it is read.
+      data: prepared, for the vocabulary and what else data decide.
       vocab_size: in its place.
       pairs: to train on in all; None for batch size × steps.
 
@@ -106,7 +106,11 @@ def _compile(jobs: Sequence[Job], chips: int) -> list[Compiled]:
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     if not jobs[0].tpu:
-        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={chips}"
+        # The program is never run, so its machine code may be as it comes.
+        environment["XLA_FLAGS"] = (
+            f"--xla_force_host_platform_device_count={chips} --xla_backend_optimization_level=0 "
+            "--xla_llvm_disable_expensive_passes=true"
+        )
     done = subprocess.run(
         [sys.executable, "-m", "make_jax.planning.worker"],
         input=json.dumps([to_json(job) for job in jobs]),

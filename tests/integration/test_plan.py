@@ -23,21 +23,14 @@ def libtpu() -> None:
         pytest.skip(message)
 
 
+# Of towers that are alike, one is enough.
+TITLES = ("--set", "model.modalities=title", "--set", "objectives.query_image=0", "--vocab-size", 64)
+
+
 @pytest.mark.usefixtures("libtpu")
 def test_a_small_slice_is_compiled_for_and_compared() -> None:
-    result = call(
-        "plan",
-        TINY,
-        "--topology",
-        "v5e:2x2",
-        "--vocab-size",
-        64,
-        "--compare",
-        "mesh.fsdp=4",
-        "--pairs",
-        10**9,
-        "--json",
-    )
+    options = ("--topology", "v5e:2x2", "--compare", "mesh.fsdp=4", "--pairs", 10**9, "--json")
+    result = call("plan", TINY, *TITLES, *options)
     assert result.exit_code == 0, result.output
     first, second = json.loads(result.stdout)
     assert (first["label"], second["label"]) == ("v5e:2x2", "v5e:2x2 mesh.fsdp=4")
@@ -59,7 +52,7 @@ def test_a_small_slice_is_compiled_for_and_compared() -> None:
 def test_without_libtpu_a_plan_is_rough(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else find(name))
-    result = call("plan", TINY, "--topology", "v4:2x2x1", "--vocab-size", 64, "--set", "mesh.fsdp=2")
+    result = call("plan", TINY, *TITLES, "--topology", "v4:2x2x1", "--set", "mesh.fsdp=2")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("rough: libtpu is not installed")
