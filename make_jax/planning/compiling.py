@@ -162,6 +162,7 @@ def readable(source: str) -> str:
     backward = "transpose(" in source
     source = re.sub(r"\['(\w+)'\]", r"/\1", source.split(";")[0])
     source = re.sub(r"^(state\.)?params/", "parameter ", source)
+    source = re.sub(r".*\b(parameter [\w/]+?)(/sharding_constraint|\)).*", r"\1", source)
     source = re.sub(r"^(jit\(.*?\)/)+|(transpose\()?jvp\([^/]*\)/|\bMakeModule\.\w+/|\w+\.(?=\w)", "", source)
     source = re.sub(r"layer_\d+", "layer_*", source)
     return f"backward of {source}" if backward else source

@@ -119,9 +119,11 @@ def gathered(params: Any, mesh: Mesh, rules: Rules = ()) -> Any:
         return params
 
     def place(path: Any, leaf: Any) -> Any:
-        split, _ = parameter_spec(path_name(path), leaf.shape, mesh, rules)
+        name = path_name(path)
+        split, _ = parameter_spec(name, leaf.shape, mesh, rules)
         together = PartitionSpec(*(axes if axes == "tensor" else None for axes in split))
-        return _gather(leaf, NamedSharding(mesh, together), NamedSharding(mesh, split))
+        with jax.named_scope(f"parameter {name}"):  # for profiles and plans
+            return _gather(leaf, NamedSharding(mesh, together), NamedSharding(mesh, split))
 
     return jax.tree_util.tree_map_with_path(place, params)
 

@@ -50,6 +50,10 @@ def test_exchanges_alike_are_summed_and_timed_by_the_axes_they_span() -> None:
 def test_sources_say_where_in_the_model() -> None:
     name = "jit(step)/transpose(jvp(MakeModule.losses))/MakeModule._outputs/image/image.read/transformer/layer_0/up/dot"
     assert readable(name) == "backward of image/read/transformer/layer_*/up/dot"
+    assert readable("jit(step)/jvp(parameter title/up/kernel)/sharding_constraint") == "parameter title/up/kernel"
+    assert readable("jit(encode)/parameter title/up/kernel/sharding_constraint") == "parameter title/up/kernel"
+    name = "jit(step)/transpose(jvp(parameter title/layer_2/up/kernel))/sharding_constraint"
+    assert readable(name) == "backward of parameter title/layer_*/up/kernel"
     assert readable("params['title']['tokens']['embedding']") == "parameter title/tokens/embedding"
 
 
