@@ -67,6 +67,13 @@ def test_sigterm_to_one_of_them_stops_and_saves_all(tiny_data: Path, tmp_path: P
     assert not (run / "result.json").exists()
 
 
+def test_what_stops_the_first_stops_all(tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "somebody's").touch()
+    first, second = start(tmp_path, tiny_data)
+    assert "this folder is not empty and holds no run" in finish(first, 2)
+    assert "process 0 failed, and so the others stop" in finish(second, 2)
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
