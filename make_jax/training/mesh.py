@@ -110,18 +110,18 @@ def _log_layout(kept: Sequence[Whole], sizes: Mapping[str, tuple[int, int]], mes
 
 
 def gathered(params: Any, mesh: Mesh, rules: Rules = ()) -> Any:
-    """The parameters as the model computes with them: those that fsdp split are put together, tensor's stay split.
+    """The parameters as the model computes with them: only what tensor splits stays split, the rest is put together.
 
     Without that XLA is free to move activations to the parts of the parameters instead, and does. It keeps a gathered
     parameter no longer than it is needed. The gradient is split as the parameter is, so no device ever has all of it.
     """
-    if mesh.shape["fsdp"] == 1:
+    if mesh.shape["fsdp"] == 1 and not any("data" in axes for _, axes in rules):
         return params
 
     def place(path: Any, leaf: Any) -> Any:
         name = path_name(path)
         split, _ = parameter_spec(name, leaf.shape, mesh, rules)
-        together = PartitionSpec(*(axes if axes == "tensor" else None for axes in split))
+        together = PartitionSpec(*("tensor" if "tensor" in (axes or ()) else None for axes in split))
         with jax.named_scope(f"parameter {name}"):  # for profiles and plans
             return _gather(leaf, NamedSharding(mesh, together), NamedSharding(mesh, split))
 
