@@ -158,8 +158,9 @@ def _item(kind: Any) -> Any:
 def _describe(kind: Any) -> str:
     if _item(kind) is str:
         return "texts with commas between, or nothing"
-    if _item(kind):
-        return "PATTERN=NUMBER, with commas between, or nothing"
+    if item := _item(kind):
+        value = "NUMBER" if float in typing.get_args(item) else "TEXT"
+        return f"PATTERN={value}, with commas between, or nothing"
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(kind)))
     return " or ".join("none" if option is type(None) else option.__name__ for option in _options(kind))
@@ -187,11 +188,13 @@ def _parse(key: str, kind: Any, text: str) -> Any:
 
 
 def _pair(key: str, kind: Any, text: str) -> list[Any]:
-    pattern, _, number = text.rpartition("=")
+    pattern, equals, value = text.rpartition("=")
     try:
-        return [pattern, float(number)]
+        if equals:
+            return [pattern, float(value) if float in typing.get_args(_item(kind)) else value]
     except ValueError:
-        raise UserError(f"{key}={text}: expected {_describe(kind)}") from None
+        pass
+    raise UserError(f"{key}={text}: expected {_describe(kind)}")
 
 
 def _check(key: str, kind: Any, value: Any) -> Any:
@@ -215,5 +218,5 @@ def _check(key: str, kind: Any, value: Any) -> Any:
 
 def _check_pair(key: str, kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)) or len(value) != len(kinds):
-        raise UserError(f"{key} has {value!r}: expected a pair of pattern and number")
+        raise UserError(f"{key} has {value!r}: expected a pair of pattern and {'number' if float in kinds else 'text'}")
     return tuple(_check(key, kind, part) for kind, part in zip(kinds, value, strict=True))

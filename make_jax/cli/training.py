@@ -10,6 +10,7 @@ import click
 
 from make_jax.cli.errors import Command, stop
 from make_jax.cli.options import PATH
+from make_jax.planning.options import plan_options
 from make_jax.retrieval.options import mine_options
 from make_jax.sweeps.options import sweep_options
 
@@ -43,6 +44,9 @@ def demo(workdir: Path, seed: int) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting, as training.steps=500.")
 @click.option("--init-from", metavar="RUN[@STEP]", help="Run, or checkpoint of a run, whose parameters to start with.")
 @click.option("--negatives", metavar="NEGATIVES", help="Hard negatives that mine wrote, for objectives.hard_negatives.")
+@click.option("--coordinator", metavar="HOST:PORT", help="Of process 0; found by itself under Slurm and on TPUs.")
+@click.option("--processes", type=click.IntRange(min=1), help="How many train as one; 1: alone, whatever is found.")
+@click.option("--process-id", type=click.IntRange(min=0), help="Which of them this is, from 0.")
 def train(
     experiment: Path,
     data: tuple[str, ...],
@@ -50,14 +54,17 @@ def train(
     overrides: tuple[str, ...],
     init_from: str | None,
     negatives: str | None,
+    **processes: Any,
 ) -> None:
     """Train EXPERIMENT (a Python file); run it again to go on after a stop."""
     from make_jax.overrides import load_experiment
+    from make_jax.training.hosts import is_first, join_processes
 
     if init_from:
         overrides = (*overrides, f"training.init_from={init_from}")
     if negatives:
         overrides = (*overrides, f"training.negatives={negatives}")
+    join_processes(**processes)  # before an experiment file or anything else asks jax for its devices
     loaded = load_experiment(experiment, overrides)
     from make_jax.commands.train import train_run
     from make_jax.training.loop import NonFiniteLoss
@@ -67,12 +74,28 @@ def train(
     except NonFiniteLoss as error:
         stop(str(error), 1)
     steps = loaded.training.steps
+    if not is_first():
+        return
     if outcome.finished:
         click.echo(f"{workdir}: trained {steps} steps")
     else:
         click.echo(
             f"{workdir}: stopped and saved at step {outcome.step} of {steps}; the same command goes on from there"
         )
+
+
+@click.command(cls=Command)
+@plan_options
+def plan(as_json: bool, **options: Any) -> None:
+    """Say what training EXPERIMENT (a Python file) would need and take on a TPU slice, without having one."""
+    from make_jax.commands import plan as planning
+    from make_jax.planning.page import as_text
+
+    try:
+        plans = planning.plan(**options)
+    except planning.CompilerFailed as error:
+        stop(str(error), 1)
+    click.echo(planning.as_json(plans) if as_json else as_text(plans))
 
 
 @click.command(cls=Command)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from data_pipelines.cache import CachedData
 from data_pipelines.hard_negatives import HardNegatives, open_negatives
@@ -37,7 +38,9 @@ from make_jax.retrieval.exact import exact_top_k
 from make_jax.retrieval.metrics import Qrels, evaluate_rankings
 from make_jax.run import finish_run, read_metrics, start_run
 from make_jax.training.feed import Feed
+from make_jax.training.hosts import on_first, whole_on_host
 from make_jax.training.loop import Evaluate, Outcome, mesh_for, train
+from make_jax.training.mesh import batch_sharding, check_rules
 from make_jax.training.optimizer import check_patterns
 
 log = logging.getLogger(__name__)
@@ -63,18 +66,23 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
         was written.
     """
     data, paths = open_training_data(data_choices)
-    experiment = _complete(experiment, data)
-    mesh_for(experiment)  # like the next lines: refused before a run directory exists
-    _check_optimizer(experiment)
+    experiment = complete(experiment, data)
+    mesh = mesh_for(experiment)  # like the next lines: refused before a run directory exists
+    _check_patterns(experiment)
     titles, query_output = text_outputs(experiment, data)
     negatives = _hard_negatives(experiment, data)
     plans = _training_plans(data, experiment, query_output, negatives)
     initial = functools.cache(lambda: initial_parameters(experiment, data.tokenizer_path))
-    # A run that is under way needs the one that it came from no more.
-    origin = None if (workdir / "experiment.json").exists() else initial()
     mined = {"path": negatives.path, "fingerprint": negatives.fingerprint, **negatives.made_from} if negatives else None
-    start_run(workdir, experiment, data.tokenizer_path, paths, data.fingerprint, origin and origin.origin, mined)
-    if (workdir / "result.json").exists():
+
+    def begin() -> bool:
+        """Make or check the run directory; whether the run in it is done."""
+        # A run that is under way needs the one that it came from no more.
+        origin = None if (workdir / "experiment.json").exists() else initial()
+        start_run(workdir, experiment, data.tokenizer_path, paths, data.fingerprint, origin and origin.origin, mined)
+        return (workdir / "result.json").exists()
+
+    if on_first(begin):
         log.info("%s is trained to its last step already", workdir)
         return Progress(experiment.training.steps, True)
 
@@ -92,14 +100,14 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
         taken = initial()
         return taken.params if taken else {}
 
-    outcome = train(experiment, workdir, batches, _dev_evaluation(data, experiment), first_params)
+    outcome = train(experiment, workdir, batches, _dev_evaluation(data, experiment, mesh), first_params)
     if outcome.finished:
         _finish(workdir, outcome)
     return Progress(outcome.step, outcome.finished)
 
 
-def _complete(experiment: Experiment, data: ProductData) -> Experiment:
-    """Fill in what the data decides, and refuse what it contradicts."""
+def complete(experiment: Experiment, data: ProductData) -> Experiment:
+    """Fill in what the data decides; raises UserError for what it contradicts."""
     tokenizer = load_tokenizer(data.tokenizer_path)
     model, size = experiment.model, tokenizer.vocab_size
     if model.vocab_size not in (None, size):
@@ -124,8 +132,10 @@ def _complete(experiment: Experiment, data: ProductData) -> Experiment:
     return dataclasses.replace(experiment, model=model, training=training)
 
 
-def _check_optimizer(experiment: Experiment) -> None:
-    check_patterns(experiment.optimizer, jax.eval_shape(build_model(experiment).init, jax.random.key(0)))
+def _check_patterns(experiment: Experiment) -> None:
+    params = jax.eval_shape(build_model(experiment).init, jax.random.key(0))
+    check_patterns(experiment.optimizer, params)
+    check_rules(experiment.mesh.rules, params)
 
 
 def _hard_negatives(experiment: Experiment, data: ProductData) -> HardNegatives | None:
@@ -175,13 +185,14 @@ def _training_plans(
     return plans
 
 
-def _dev_evaluation(data: ProductData, experiment: Experiment) -> Evaluate:
+def _dev_evaluation(data: ProductData, experiment: Experiment, mesh: Mesh) -> Evaluate:
     """Metrics of the dev queries over their whole catalogue by exact search; nothing where there are none."""
     dev = data.dev
     if dev is None:
         return lambda params: {}
     model, size = experiment.model, experiment.training.eval_batch_size
-    encoder, tokenizer = Encoder(build_model(experiment)), load_tokenizer(data.tokenizer_path)
+    split = batch_sharding(mesh) if mesh.size > 1 else None
+    encoder, tokenizer = Encoder(build_model(experiment), split), load_tokenizer(data.tokenizer_path)
     qrels = Qrels.from_arrays(
         np.asarray(dev.query_ids, object)[dev.qrels["query_index"]],
         data.product_ids[dev.qrels["product_index"]],
@@ -205,8 +216,15 @@ def _dev_evaluation(data: ProductData, experiment: Experiment) -> Evaluate:
 
 
 def _finish(workdir: Path, outcome: Outcome) -> None:
-    records = read_metrics(workdir / "metrics.jsonl")
-    dev = [
-        {k: v for k, v in record.items() if k.startswith("dev/")} for record in records if "dev/r_precision" in record
-    ]
-    finish_run(workdir, jax.device_get(outcome.params), {"steps": outcome.step, "dev": dev[-1] if dev else {}})
+    params = whole_on_host(outcome.params)
+
+    def write() -> None:
+        records = read_metrics(workdir / "metrics.jsonl")
+        dev = [
+            {k: v for k, v in record.items() if k.startswith("dev/")}
+            for record in records
+            if "dev/r_precision" in record
+        ]
+        finish_run(workdir, params, {"steps": outcome.step, "dev": dev[-1] if dev else {}})
+
+    on_first(write)

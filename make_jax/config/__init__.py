@@ -22,7 +22,15 @@ from make_jax.config.model import (
     TransformerConfig,
 )
 from make_jax.config.objectives import CONTRASTS, OBJECTIVES, ObjectivesConfig
-from make_jax.config.training import SEEDS, MeshConfig, OptimizerConfig, TrainingConfig
+from make_jax.config.training import (
+    AXES,
+    DEFAULT_RULES,
+    SEEDS,
+    MeshConfig,
+    OptimizerConfig,
+    Rules,
+    TrainingConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,9 @@ class Experiment:
 
 
 __all__ = [
+    "AXES",
     "CONTRASTS",
+    "DEFAULT_RULES",
     "OBJECTIVES",
     "SEEDS",
     "DataConfig",
@@ -94,6 +104,7 @@ __all__ = [
     "ModelConfig",
     "ObjectivesConfig",
     "OptimizerConfig",
+    "Rules",
     "SideConfig",
     "TextConfig",
     "TrainingConfig",

@@ -8,6 +8,20 @@ from make_jax.config.checks import at_least, is_pattern, require, share
 
 SEEDS = 2**32  # jax would silently cut longer ones to 32 bits
 
+AXES = ("data", "fsdp", "tensor")
+Rules = tuple[tuple[str, str], ...]
+
+# Column-parallel in, row-parallel out: a block needs one reduction after attention and one after the MLP.
+DEFAULT_RULES: Rules = (
+    (r"(\bq|\bkv|qkv|up|gate_hidden)/kernel$", "fsdp tensor"),
+    (r"(\bq|\bkv|qkv|up|gate_hidden)/bias$", "tensor"),
+    (r"(out|down)/kernel$", "tensor fsdp"),
+    (r"(tokens|\bside/\w+)/embedding$", "tensor fsdp"),
+    (r"(project_\w+|query_projection|stem_\d+|regions|transform|predict|segment_\d+)/kernel$", "- fsdp"),
+    (r"positions$", "- fsdp"),
+    (r"", ""),
+)
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -57,15 +71,29 @@ class MeshConfig:
     """Devices by axis: `data` and `fsdp` split the batch, `fsdp` and `tensor` split parameters.
 
     `data` = 0 takes every device that the other axes leave.
+
+    `rules` say how parameters are split where that shall not be as `DEFAULT_RULES` say: pairs of a regular expression,
+    searched for in paths as those of `optimizer.rates` are, and an axis for each of the last dimensions, "-" for none
+    and "fsdp+tensor" for both, such as ("title/tokens/embedding$", "tensor -"). The first rule that is found counts,
+    then the first of the defaults.
     """
 
     data: int = 0
     fsdp: int = 1
     tensor: int = 1
+    rules: Rules = ()
 
     def __post_init__(self) -> None:
         at_least("mesh", 0, data=self.data)
         at_least("mesh", 1, fsdp=self.fsdp, tensor=self.tensor)
+        for pattern, axes in self.rules:
+            require(is_pattern(pattern), f"mesh.rules has {pattern!r}, but that is no regular expression")
+            named = [axis for part in axes.split() if part != "-" for axis in part.split("+")]
+            require(
+                set(named) <= set(AXES) and len(named) == len(set(named)),
+                f"mesh.rules splits {pattern!r} by {axes!r}, but a rule names each of {', '.join(AXES)} once at most, "
+                "and '-' where a dimension is whole, such as 'fsdp tensor' or '- fsdp'",
+            )
 
     def sizes(self, devices: int) -> tuple[int, int, int]:
         """(data, fsdp, tensor) on this many devices; raises UserError where they do not come out even."""

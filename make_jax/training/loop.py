@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -21,11 +20,12 @@ from make_jax.config import Experiment
 from make_jax.model import build_model
 from make_jax.training.checkpoints import Checkpoints
 from make_jax.training.feed import DeviceFeed, Feed
-from make_jax.training.mesh import make_mesh, replaced
-from make_jax.training.metrics_log import MetricsLog
+from make_jax.training.hosts import asked_to_stop, is_first
+from make_jax.training.mesh import gathered, make_mesh, replaced
+from make_jax.training.metrics_log import MetricsLog, NoMetrics
 from make_jax.training.optimizer import hold as hold_frozen
 from make_jax.training.optimizer import make_optimizer, make_schedule
-from make_jax.training.step import make_trainer
+from make_jax.training.step import Trainer, make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +69,7 @@ def train(
     # ---- mesh, model, state -----------------------------------------------------------------------------------------
     config = experiment.training
     mesh = mesh_for(experiment)
-    optimizer = make_optimizer(experiment.optimizer, config.steps)
-    hold = functools.partial(hold_frozen, experiment.optimizer)
-    trainer = make_trainer(build_model(experiment), optimizer, mesh, config.seed, hold, config.microbatches)
+    trainer = trainer_for(experiment, mesh)
     schedule = make_schedule(experiment.optimizer, config.steps)
 
     with closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints)) as checkpoints:
@@ -86,13 +84,13 @@ def train(
 
         # ---- steps --------------------------------------------------------------------------------------------------
         with (
-            MetricsLog(workdir, start) as metrics_log,
+            MetricsLog(workdir, start) if is_first() else NoMetrics() as metrics_log,
             _stop_on_signal() as stopped,
             DeviceFeed(batches(start), mesh) as feed,
             _Window(metrics_log, config.batch_size, schedule, start, config.steps) as window,
         ):
             step = start
-            while step < config.steps and not stopped():
+            while step < config.steps and not stopped(step):
                 with window.waiting():
                     batch = next(feed)
                 state, metrics = trainer.step(state, batch)
@@ -116,11 +114,28 @@ def train(
     return Outcome(state.params, step, step == config.steps)
 
 
-def mesh_for(experiment: Experiment) -> Mesh:
-    """The experiment's mesh over all devices; raises UserError where mesh, devices and batch do not fit."""
-    mesh = make_mesh(experiment.mesh)
+def mesh_for(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The experiment's mesh over all devices, or those given; raises UserError where these and the batch do not fit."""
+    mesh = make_mesh(experiment.mesh, devices)
     experiment.training.check_mesh(mesh.shape["data"], mesh.shape["fsdp"])
     return mesh
+
+
+def trainer_for(experiment: Experiment, mesh: Mesh) -> Trainer:
+    """The experiment's init and train step over a mesh."""
+
+    def hold(params: Any) -> Any:
+        return gathered(hold_frozen(experiment.optimizer, params), mesh, experiment.mesh.rules)
+
+    return make_trainer(
+        build_model(experiment),
+        make_optimizer(experiment.optimizer, experiment.training.steps),
+        mesh,
+        experiment.training.seed,
+        hold,
+        experiment.mesh.rules,
+        experiment.training.microbatches,
+    )
 
 
 def _due(step: int, every: int) -> bool:
@@ -132,10 +147,23 @@ class _Window:
     every step's loss does not make the host wait for each."""
 
     def __init__(
-        self, metrics_log: MetricsLog, batch_size: int, schedule: Callable[[int], Any], start: int, steps: int
+        self,
+        metrics_log: MetricsLog | NoMetrics,
+        batch_size: int,
+        schedule: Callable[[int], Any],
+        start: int,
+        steps: int,
     ) -> None:
         self._log, self._batch_size, self._schedule = metrics_log, batch_size, schedule
-        self._bar = tqdm(total=steps, initial=start, unit="step", desc="train", mininterval=1.0, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=steps,
+            initial=start,
+            unit="step",
+            desc="train",
+            mininterval=1.0,
+            dynamic_ncols=True,
+            disable=not is_first(),
+        )
         self._pending: list[tuple[int, Any]] = []
         self.restart()
 
@@ -196,8 +224,14 @@ class _Window:
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a flag that the loop reads between steps; a second Ctrl-C interrupts at once."""
+def _stop_on_signal() -> Iterator[Callable[[int], bool]]:
+    """Turn Ctrl-C and SIGTERM into a flag that the loop reads after each step; a second Ctrl-C interrupts at once.
+
+    Several processes agree on the step at which they stop, after SIGTERM to any of them; Ctrl-C interrupts at once.
+    """
+    if jax.process_count() > 1:
+        yield asked_to_stop
+        return
     received: list[int] = []
 
     def note(number: int, _frame: object) -> None:
@@ -208,7 +242,7 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(received)
+        yield lambda _: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

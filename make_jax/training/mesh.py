@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import collections
+import functools
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from make_jax.config import MeshConfig
+from make_jax.config import AXES, DEFAULT_RULES, MeshConfig, Rules
+from make_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
-AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
 MEMORY = PartitionSpec(None, *BATCH)
 
-# (pattern of a parameter's path, axes of its dimensions); the first match counts. Column-parallel in, row-parallel
-# out: a block needs one reduction after attention and one after the MLP.
-RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"(\bq|\bkv|qkv|up|gate_hidden)/kernel$", PartitionSpec("fsdp", "tensor")),
-    (r"(\bq|\bkv|qkv|up|gate_hidden)/bias$", PartitionSpec("tensor")),
-    (r"(out|down)/kernel$", PartitionSpec("tensor", "fsdp")),
-    (r"(tokens|\bside/\w+)/embedding$", PartitionSpec("tensor", "fsdp")),
-    (r"(project_\w+|query_projection|stem_\d+|regions)/kernel$", PartitionSpec(None, "fsdp")),
-    (r".*", PartitionSpec()),
-)
+
+class Whole(NamedTuple):
+    """A dimension of a parameter that a rule splits over an axis, but whose `size` that axis' `ways` do not divide."""
+
+    path: str
+    shape: tuple[int, ...]
+    size: int
+    axis: str
+    ways: int
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -44,32 +46,113 @@ def path_name(path: Any) -> str:
     return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
 
 
-def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The first rule that fits; an axis that does not divide its dimension is left out, and said so."""
-    spec = next(spec for pattern, spec in RULES if re.search(pattern, path))
-    if len(spec) > len(shape):  # optimizer counters and the like share a name with nothing that is split
-        return PartitionSpec()
-    axes = []
-    for size, axis in zip(shape, [*spec, *[None] * (len(shape) - len(spec))], strict=True):
-        if axis is not None and size % mesh.shape[axis]:
-            log.info("%s %s: %d is not divisible by %s=%d, replicated", path, shape, size, axis, mesh.shape[axis])
-            axis = None
-        axes.append(axis)
-    return PartitionSpec(*axes)
+def parameter_spec(
+    path: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules = ()
+) -> tuple[PartitionSpec, list[Whole]]:
+    """How the first rule that fits splits a parameter, and what it cannot split."""
+    axes = next(axes for pattern, axes in (*rules, *DEFAULT_RULES) if re.search(pattern, path)).split()
+    if len(axes) > len(shape):  # optimizer counters and the like share a name with nothing that is split
+        return PartitionSpec(), []
+    split: list[tuple[str, ...] | str | None] = []
+    whole = []
+    for size, names in zip(shape, ["-"] * (len(shape) - len(axes)) + axes, strict=True):
+        named = () if names == "-" else tuple(names.split("+"))
+        ways = math.prod(mesh.shape[name] for name in named)
+        if size % ways:
+            whole.append(Whole(path, shape, size, names, ways))
+            named = ()
+        split.append(named if len(named) > 1 else next(iter(named), None))
+    return PartitionSpec(*split), whole
 
 
-def state_shardings(state: Any, mesh: Mesh) -> Any:
+def state_shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
     """A NamedSharding per leaf of a training state; optimizer moments follow their parameters by name.
 
     The memory keeps whole batches, each split as a batch is, so that remembering one moves nothing between devices.
+    What a rule cannot split is logged, and how much of the parameters is on every device.
     """
+    kept: list[Whole] = []
+    sizes: dict[str, tuple[int, int]] = {}
 
     def place(path: Any, leaf: Any) -> NamedSharding:
-        name = path_name(path)
-        spec = MEMORY if name.startswith("memory/") else parameter_spec(name, np.shape(leaf), mesh)
-        return NamedSharding(mesh, spec)
+        name, shape = path_name(path), np.shape(leaf)
+        if name.startswith("memory/"):
+            return NamedSharding(mesh, MEMORY)
+        spec, whole = parameter_spec(name, shape, mesh, rules)
+        sharding = NamedSharding(mesh, spec)
+        if not name.startswith("optimizer/"):  # moments would say everything again
+            kept.extend(whole)
+            sizes[name] = math.prod(shape), math.prod(sharding.shard_shape(shape))
+        return sharding
 
-    return jax.tree_util.tree_map_with_path(place, state)
+    shardings = jax.tree_util.tree_map_with_path(place, state)
+    _log_layout(kept, sizes, mesh)
+    return shardings
+
+
+def _log_layout(kept: Sequence[Whole], sizes: Mapping[str, tuple[int, int]], mesh: Mesh) -> None:
+    """One line for parameters that differ in their layer only; sizes: entries of a parameter, and of those here."""
+    alike = collections.Counter(whole._replace(path=re.sub(r"layer_\d+", "layer_*", whole.path)) for whole in kept)
+    for (path, shape, size, axis, ways), count in alike.items():
+        times = f", {count} times" if count > 1 else ""
+        log.info("%s %s%s: %d is not divisible by %s=%d, replicated", path, shape, times, size, axis, ways)
+    if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 and sizes:
+        everywhere = {name: here for name, (entries, here) in sizes.items() if here == entries > 1}
+        largest = ", ".join(sorted(everywhere, key=lambda name: -everywhere[name])[:3])
+        total, held = (sum(column) for column in zip(*sizes.values(), strict=True))
+        log.info(
+            "a device holds %.1f of %.1f million parameters; on every device are %.2f million%s",
+            held / 1e6,
+            total / 1e6,
+            sum(everywhere.values()) / 1e6,
+            f", the largest {largest}" if largest else "",
+        )
+
+
+def gathered(params: Any, mesh: Mesh, rules: Rules = ()) -> Any:
+    """The parameters as the model computes with them: only what tensor splits stays split, the rest is put together.
+
+    Without that XLA is free to move activations to the parts of the parameters instead, and does. It keeps a gathered
+    parameter no longer than it is needed. The gradient is split as the parameter is, so no device ever has all of it.
+    """
+    if mesh.shape["fsdp"] == 1 and not any("data" in axes for _, axes in rules):
+        return params
+
+    def place(path: Any, leaf: Any) -> Any:
+        name = path_name(path)
+        split, _ = parameter_spec(name, leaf.shape, mesh, rules)
+        together = PartitionSpec(*("tensor" if "tensor" in (axes or ()) else None for axes in split))
+        with jax.named_scope(f"parameter {name}"):  # for profiles and plans
+            return _gather(leaf, NamedSharding(mesh, together), NamedSharding(mesh, split))
+
+    return jax.tree_util.tree_map_with_path(place, params)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(leaf: Any, together: NamedSharding, split: NamedSharding) -> Any:
+    return jax.lax.with_sharding_constraint(leaf, together)
+
+
+_gather.defvjp(
+    lambda leaf, together, split: (_gather(leaf, together, split), None),
+    lambda together, split, _, gradient: (jax.lax.with_sharding_constraint(gradient, split),),
+)
+
+
+def check_rules(rules: Rules, params: Any) -> None:
+    """Raises UserError where a rule finds no parameter, or names more dimensions than those have that it finds."""
+    shapes = {path_name(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    for pattern, axes in rules:
+        found = [name for name in shapes if re.search(pattern, name)]
+        if not found:
+            tops = ", ".join(sorted({name.split("/")[0] for name in shapes}))
+            raise UserError(f"mesh.rules has {pattern!r}, but no parameter's path has that; paths begin with {tops}")
+        short = next((name for name in found if len(shapes[name]) < len(axes.split())), None)
+        if short is not None:
+            raise UserError(
+                f"mesh.rules splits {pattern!r} by {axes!r}, which is {len(axes.split())} dimensions, but {short} has "
+                f"{len(shapes[short])}; make the pattern narrower, such as {pattern + 'kernel$'!r}"
+            )
 
 
 def replaced(params: Any, given: Mapping[str, np.ndarray]) -> Any:

@@ -63,3 +63,19 @@ class MetricsLog:
         except OSError:
             if error is None:  # else the first error says it
                 raise
+
+
+class NoMetrics:
+    """What the other processes of a run have in place of a log: the first one's numbers are everybody's."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Leave it to the first process."""
+
+    def flush(self) -> None:
+        """Nothing to put on disk."""
+
+    def __enter__(self) -> NoMetrics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close."""

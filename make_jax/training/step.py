@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from make_jax.config import Rules
 from make_jax.model import RetrievalModel
 from make_jax.training.mesh import batch_sharding, state_shardings
 from make_jax.training.microbatches import gradients
@@ -41,13 +42,15 @@ def make_trainer(
     mesh: Mesh,
     seed: int,
     hold: Callable[[Any], Any] = lambda params: params,
+    rules: Rules = (),
     microbatches: int = 1,
 ) -> Trainer:
     """Init and train step as jitted functions with explicit shardings over `mesh`.
 
     Loss and gradients are those of the *global* batch: the arrays are global, so no hand-written averaging over
     devices can scale them wrongly. Randomness is a function of (seed, step), so a resumed run repeats it.
-    `hold` cuts the parameters that are not to learn off from the gradient; `microbatches` see `microbatches.gradients`.
+    `hold` cuts the parameters that are not to learn off from the gradient; `rules` are those of `MeshConfig`;
+    `microbatches` see `microbatches.gradients`.
     """
     gradients_of = gradients(model, hold, microbatches, batch_sharding(mesh))
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
@@ -64,7 +67,7 @@ def make_trainer(
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), moments, memory), metrics
 
     shapes = jax.eval_shape(fresh)
-    shardings = state_shardings(shapes, mesh)
+    shardings = state_shardings(shapes, mesh, rules)
     replicated = NamedSharding(mesh, PartitionSpec())
     return Trainer(
         shapes,

@@ -15,7 +15,19 @@ from experiments import tiny
 from make_jax.config import Experiment, MeshConfig
 from make_jax.errors import UserError
 from make_jax.model import build_model
-from make_jax.training.mesh import make_mesh, parameter_spec, path_name, place_batch, state_shardings
+from make_jax.overrides import apply_overrides
+from make_jax.planning.collectives import read_collectives
+from make_jax.planning.compiling import readable
+from make_jax.training.loop import trainer_for
+from make_jax.training.mesh import (
+    batch_sharding,
+    check_rules,
+    make_mesh,
+    parameter_spec,
+    path_name,
+    place_batch,
+    state_shardings,
+)
 from make_jax.training.optimizer import decayed, make_optimizer, make_schedule
 from make_jax.training.step import make_trainer
 
@@ -50,7 +62,7 @@ def batch(step: int) -> dict[str, np.ndarray]:
 @lru_cache
 def losses_and_params(data: int, fsdp: int, tensor: int) -> tuple[list[float], dict[str, np.ndarray], list[float]]:
     mesh = make_mesh(MeshConfig(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
-    trainer = make_trainer(build_model(experiment()), make_optimizer(experiment().optimizer, 100), mesh, seed=0)
+    trainer = trainer_for(experiment(), mesh)
     state, losses, norms = trainer.init(), [], []
     for step in range(STEPS):
         state, metrics = trainer.step(state, place_batch(batch(step), mesh))
@@ -113,10 +125,62 @@ def test_parameters_are_really_split() -> None:
 
 def test_what_does_not_divide_is_replicated_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     mesh = make_mesh(MeshConfig(1, 4, 2), jax.devices())
+    layer = {"up": {"kernel": np.zeros((30, 64))}, "norm": {"scale": np.zeros(30)}}
+    params = {"title": {"transformer": {"layer_0": layer, "layer_1": layer}}}
     with caplog.at_level("INFO", "make_jax"):
-        spec = parameter_spec("title/transformer/layer_0/up/kernel", (30, 64), mesh)
-    assert spec == PartitionSpec(None, "tensor")
-    assert "30 is not divisible by fsdp=4" in caplog.text
+        shardings = state_shardings(params, mesh)
+    assert shardings["title"]["transformer"]["layer_1"]["up"]["kernel"].spec == PartitionSpec(None, "tensor")
+    (split, summary) = caplog.messages
+    assert split == ("title/transformer/layer_*/up/kernel (30, 64), 2 times: 30 is not divisible by fsdp=4, replicated")
+    assert "the largest title/transformer/layer_0/norm/scale" in summary
+
+
+def test_rules_of_the_config_come_before_the_defaults() -> None:
+    mesh = make_mesh(MeshConfig(1, 4, 2), jax.devices())
+    rules = ((r"title/.*up/kernel$", "- fsdp+tensor"), (r"norm/scale$", "tensor"))
+    path = "title/transformer/layer_0/up/kernel"
+    assert parameter_spec(path, (32, 64), mesh, rules)[0] == PartitionSpec(None, ("fsdp", "tensor"))
+    # A rule is of the last dimensions: kernels of layers that are stacked have one more before them.
+    assert parameter_spec(path, (3, 32, 64), mesh, rules)[0] == PartitionSpec(None, None, ("fsdp", "tensor"))
+    assert parameter_spec("image/" + path[6:], (32, 64), mesh, rules)[0] == PartitionSpec("fsdp", "tensor")
+    assert parameter_spec("title/transformer/norm/scale", (32,), mesh, rules)[0] == PartitionSpec("tensor")
+    assert parameter_spec("scale_logit", (), mesh, rules)[0] == PartitionSpec()
+    spec, whole = parameter_spec(path, (32, 12), mesh, rules)
+    assert spec == PartitionSpec(None, None)
+    assert whole[0][2:] == (12, "fsdp+tensor", 8)
+
+
+def test_rules_that_fit_no_parameter_are_refused() -> None:
+    params = {"title": {"up": {"kernel": np.zeros((4, 4)), "bias": np.zeros(4)}}}
+    check_rules(((r"up/kernel", "fsdp tensor"), ("bias", "tensor")), params)
+    with pytest.raises(UserError, match=r"'nothing'.*paths begin with title"):
+        check_rules((("nothing", "fsdp"),), params)
+    with pytest.raises(UserError, match=r"2 dimensions, but title/up/bias has 1"):
+        check_rules((("up/", "fsdp tensor"),), params)
+    for axes in ("fsdp batch", "fsdp fsdp", "tensor+tensor"):
+        with pytest.raises(UserError, match=r"mesh\.rules"):
+            MeshConfig(rules=(("up", axes),))
+    with pytest.raises(UserError, match="no regular expression"):
+        MeshConfig(rules=(("(", "fsdp"),))
+
+
+def test_rules_are_set_from_the_command_line() -> None:
+    found = apply_overrides(experiment(), ["mesh.rules=up/kernel$=- tensor, side/=tensor"])
+    assert found.mesh.rules == (("up/kernel$", "- tensor"), ("side/", "tensor"))
+    assert apply_overrides(found, ["mesh.rules="]).mesh.rules == ()
+    with pytest.raises(UserError, match="PATTERN=TEXT"):
+        apply_overrides(experiment(), ["mesh.rules=up"])
+
+
+def test_fsdp_moves_parameters_and_never_activations() -> None:
+    mesh = make_mesh(MeshConfig(1, 8, 1), jax.devices())
+    trainer = trainer_for(experiment(), mesh)
+    split = batch_sharding(mesh)
+    shapes = {name: jax.ShapeDtypeStruct(rows.shape, rows.dtype, sharding=split) for name, rows in batch(0).items()}
+    text = trainer.step.lower(trainer.shapes, shapes).compile().as_text()
+    sources = [readable(c.source) for c in read_collectives(text, 8) if c.kind == "all-gather"]
+    assert "parameter title/transformer/layer_*/up/kernel" in sources
+    assert not [source for source in sources if "transformer" in source and not source.startswith("parameter ")]
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused() -> None:
