@@ -86,8 +86,8 @@ class MeshConfig:
 
     `rules` say how parameters are split where that shall not be as `DEFAULT_RULES` say: pairs of a regular expression,
     searched for in paths such as "title/transformer/layers/up/kernel", and an axis for each of the last dimensions,
-    "-" for none and "fsdp+tensor" for both, such as ("title/tokens/embedding$", "tensor -"). The first rule that is found counts,
-    then the first of the defaults.
+    "-" for none and "fsdp+tensor" for both, such as ("title/tokens/embedding$", "tensor -"). The first rule that is
+    found counts, then the first of the defaults.
     """
 
     data: int = 0
