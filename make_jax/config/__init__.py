@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from make_jax.config.checks import require
+from make_jax.config.compute import ComputeConfig
 from make_jax.config.data import DataConfig
 from make_jax.config.model import (
     SCALAR_GATES,
@@ -44,6 +45,7 @@ class Experiment:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
         require(bool(self.name.strip()), "name is empty; give the experiment a name")
@@ -96,6 +98,7 @@ __all__ = [
     "DEFAULT_RULES",
     "OBJECTIVES",
     "SEEDS",
+    "ComputeConfig",
     "DataConfig",
     "Experiment",
     "FusionConfig",

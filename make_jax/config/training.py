@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from make_jax.config.checks import at_least, is_pattern, require, share
 
 SEEDS = 2**32  # jax would silently cut longer ones to 32 bits
+
+_MOST_BETA2 = 0.99  # of moments kept as bfloat16
 
 AXES = ("data", "fsdp", "tensor")
 Rules = tuple[tuple[str, str], ...]
@@ -27,7 +30,9 @@ DEFAULT_RULES: Rules = (
 class OptimizerConfig:
     """AdamW with linear warm-up over `warmup_share` of the steps, cosine decay and clipping by global norm.
 
-    Norms, biases, embeddings and the temperature are not decayed.
+    Norms, biases, embeddings and the temperature are not decayed. `moments_dtype` is how the moments are kept between
+    steps: "bfloat16" takes half the memory. It has 8 bits of precision, so that the second moment would stand still if
+    a step moved it by less than that; hence it wants beta2 ≤ 0.99.
 
     For fine-tuning, by regular expressions that are searched for in the paths of parameters, such as
     "title/transformer/layer_0/up/kernel": what `frozen` finds stays as it is; `rates` pairs a pattern with a factor of
@@ -42,6 +47,7 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.98
     clip_norm: float = 1.0
+    moments_dtype: Literal["float32", "bfloat16"] = "float32"
     frozen: tuple[str, ...] = ()
     rates: tuple[tuple[str, float], ...] = ()
     layer_decay: float = 1.0
@@ -62,6 +68,12 @@ class OptimizerConfig:
         require(self.learning_rate > 0, f"optimizer.learning_rate is {self.learning_rate}, but it must be above 0")
         require(self.clip_norm > 0, f"optimizer.clip_norm is {self.clip_norm}, but it must be above 0")
         at_least("optimizer", 0, weight_decay=self.weight_decay)
+        require(
+            self.moments_dtype == "float32" or self.beta2 <= _MOST_BETA2,
+            f"optimizer.moments_dtype is {self.moments_dtype!r}, but with optimizer.beta2 {self.beta2} a step changes "
+            f"the second moment by less than it can tell; set optimizer.beta2={_MOST_BETA2} or lower, or "
+            "optimizer.moments_dtype=float32",
+        )
         share("optimizer", beta1=self.beta1, beta2=self.beta2)
         share("optimizer", warmup_share=self.warmup_share, final_share=self.final_share)
 
@@ -73,9 +85,9 @@ class MeshConfig:
     `data` = 0 takes every device that the other axes leave.
 
     `rules` say how parameters are split where that shall not be as `DEFAULT_RULES` say: pairs of a regular expression,
-    searched for in paths as those of `optimizer.rates` are, and an axis for each of the last dimensions, "-" for none
-    and "fsdp+tensor" for both, such as ("title/tokens/embedding$", "tensor -"). The first rule that is found counts,
-    then the first of the defaults.
+    searched for in paths such as "title/transformer/layers/up/kernel", and an axis for each of the last dimensions,
+    "-" for none and "fsdp+tensor" for both, such as ("title/tokens/embedding$", "tensor -"). The first rule that is
+    found counts, then the first of the defaults.
     """
 
     data: int = 0

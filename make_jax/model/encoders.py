@@ -6,12 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from make_jax.config import ImageConfig, TextConfig
+from make_jax.config import ComputeConfig, ImageConfig, TextConfig
 from make_jax.model.layers import Transformer, position_embedding, token_embedding
 
 
 class TextEncoder(nn.Module):
-    """Encode padded token ids: int32[B, L] → (states float32[B, L, D], mask bool[B, L]); `pad_id` is padding.
+    """Encode padded token ids: int32[B, L] → (states float[B, L, D], mask bool[B, L]); `pad_id` is padding.
 
     L may be anything up to `config.max_tokens`, so that short batches cost less.
     """
@@ -19,18 +19,20 @@ class TextEncoder(nn.Module):
     config: TextConfig
     vocab_size: int
     pad_id: int
+    compute: ComputeConfig = ComputeConfig()
 
     @nn.compact
     def __call__(self, ids: jax.Array, deterministic: bool = True) -> tuple[jax.Array, jax.Array]:
         width, length = self.config.transformer.width, ids.shape[1]
         mask = ids != self.pad_id
-        states = token_embedding(self.vocab_size, width)(ids)
-        states += position_embedding(self, self.config.max_tokens, width)[:length]
-        return Transformer(self.config.transformer, name="transformer")(states, mask, deterministic), mask
+        states = token_embedding(self.vocab_size, width, self.compute.dtype)(ids)
+        states += position_embedding(self, self.config.max_tokens, width)[:length].astype(states.dtype)
+        read = Transformer(self.config.transformer, self.compute, name="transformer")(states, mask, deterministic)
+        return read, mask
 
 
 class ImageEncoder(nn.Module):
-    """The pictures of products → (states float32[B, L, D], mask bool[B, L]).
+    """The pictures of products → (states float[B, L, D], mask bool[B, L]).
 
     Takes pixels uint8[B, I, H, W, 3] with bool[B, I] (a ViT over each picture; L = I·P), or region features
     float32[B, R, F] with bool[B, R] (a transformer over the regions; L = R). The mask is false for what a product
@@ -39,16 +41,17 @@ class ImageEncoder(nn.Module):
 
     config: ImageConfig
     hides: bool = False
+    compute: ComputeConfig = ComputeConfig()
 
     def setup(self) -> None:
-        config, width = self.config, self.config.transformer.width
-        self.transformer = Transformer(config.transformer)
+        config, width, dtype = self.config, self.config.transformer.width, self.compute.dtype
+        self.transformer = Transformer(config.transformer, self.compute)
         if config.stem == "regions":
-            self.regions = nn.Dense(width)
+            self.regions = nn.Dense(width, dtype=dtype)
         else:
             steps = range(len(config.stem_steps))
-            self.stem = [nn.Dense(width >> (len(steps) - 1 - number)) for number in steps]
-            self.stem_norm = [nn.LayerNorm() for _ in steps[:-1]]
+            self.stem = [nn.Dense(width >> (len(steps) - 1 - number), dtype=dtype) for number in steps]
+            self.stem_norm = [nn.LayerNorm(dtype=dtype) for _ in steps[:-1]]
             self.positions = position_embedding(self, config.patches, width)
         if self.hides:
             self.hidden_patch = self.param("hidden_patch", nn.initializers.normal(stddev=0.02), (width,))
@@ -59,7 +62,7 @@ class ImageEncoder(nn.Module):
         return self.read(self.patches(image), has_image, deterministic)
 
     def patches(self, image: jax.Array) -> jax.Array:
-        """What the transformer reads: float32[N, P, D] of N = B·I pictures, or [B, R, D] of regions; no positions."""
+        """What the transformer reads: float[N, P, D] of N = B·I pictures, or [B, R, D] of regions; no positions."""
         if self.config.stem == "regions":
             return self.regions(image)
         pictures = pixels(image)
@@ -70,12 +73,12 @@ class ImageEncoder(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """States and mask from the `patches` of pictures, those in hidden, bool[N, P] or bool[B, R], not shown."""
         if hidden is not None:
-            patches = jnp.where(hidden[..., None], self.hidden_patch, patches)
+            patches = jnp.where(hidden[..., None], self.hidden_patch.astype(patches.dtype), patches)
         if self.config.stem == "regions":
             return self.transformer(patches, has_image, deterministic), has_image
         # Pictures of one product meet in the cross-modal layers; here each is read for itself.
         mask = jnp.broadcast_to(has_image.reshape(-1, 1), patches.shape[:2])
-        states = self.transformer(patches + self.positions, mask, deterministic)
+        states = self.transformer(patches + self.positions.astype(patches.dtype), mask, deterministic)
         batch = has_image.shape[0]
         return states.reshape(batch, -1, states.shape[-1]), mask.reshape(batch, -1)
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from make_jax.config import ModelConfig, ObjectivesConfig, TransformerConfig
+from make_jax.config import ComputeConfig, ModelConfig, ObjectivesConfig, TransformerConfig
 from make_jax.model.layers import Transformer, masked_mean
 
 Segment = tuple[jax.Array, jax.Array]
@@ -22,14 +22,18 @@ class MatchingHead(nn.Module):
     """
 
     transformer: TransformerConfig
+    compute: ComputeConfig
 
     @nn.compact
     def __call__(self, segments: list[Segment], deterministic: bool) -> jax.Array:
-        width = self.transformer.width
+        width, dtype = self.transformer.width, self.compute.dtype
         # A projection each brings all to one width; its bias says which segment a state is from.
-        states = [nn.Dense(width, name=f"segment_{number}")(part) for number, (part, _) in enumerate(segments)]
+        states = [
+            nn.Dense(width, dtype=dtype, name=f"segment_{number}")(part) for number, (part, _) in enumerate(segments)
+        ]
         mask = jnp.concatenate([mask for _, mask in segments], axis=1)
-        read = Transformer(self.transformer, name="transformer")(jnp.concatenate(states, axis=1), mask, deterministic)
+        stack = Transformer(self.transformer, self.compute, name="transformer")
+        read = stack(jnp.concatenate(states, axis=1), mask, deterministic)
         query_mask = segments[0][1]
         pooled = masked_mean(read[:, : query_mask.shape[1]], query_mask)
         return nn.Dense(1, name="match")(pooled)[:, 0]
@@ -41,21 +45,30 @@ class TokenHead(nn.Module):
     A transform, then the tied table and a bias of its own for each token (BERT, Devlin et al. 2019).
     """
 
+    compute: ComputeConfig
+
     @nn.compact
     def __call__(self, states: jax.Array, table: jax.Array) -> jax.Array:
-        states = nn.LayerNorm(name="norm")(nn.gelu(nn.Dense(table.shape[1], name="transform")(states)))
-        return states @ table.T + self.param("bias", nn.initializers.zeros, (table.shape[0],))
+        states = _transformed(states, table.shape[1], self.compute.dtype)
+        logits = jnp.matmul(states, table.T.astype(states.dtype), preferred_element_type=jnp.float32)
+        return logits + self.param("bias", nn.initializers.zeros, (table.shape[0],))
 
 
 class PatchHead(nn.Module):
     """What is hidden behind a patch: states float[..., D] → float32[..., F], by a transform and a linear map."""
 
     features: int
+    compute: ComputeConfig
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
-        states = nn.LayerNorm(name="norm")(nn.gelu(nn.Dense(states.shape[-1], name="transform")(states)))
-        return nn.Dense(self.features, name="predict")(states)
+        states = _transformed(states, states.shape[-1], self.compute.dtype)
+        return nn.Dense(self.features, name="predict")(states.astype(jnp.float32))
+
+
+def _transformed(states: jax.Array, width: int, dtype: str) -> jax.Array:
+    """What a head reads off states, before its last map; within a module's call."""
+    return nn.LayerNorm(dtype=dtype, name="norm")(nn.gelu(nn.Dense(width, dtype=dtype, name="transform")(states)))
 
 
 class LossHeads(nn.Module):
@@ -63,16 +76,18 @@ class LossHeads(nn.Module):
 
     config: ModelConfig
     objectives: ObjectivesConfig
+    compute: ComputeConfig = ComputeConfig()
 
     def setup(self) -> None:
-        image = self.config.image
+        image, compute = self.config.image, self.compute
         matching = dataclasses.replace(self.config.query.transformer, layers=self.objectives.matching_layers)
-        self.match_product = MatchingHead(matching)
-        self.match_picture = MatchingHead(matching)
-        self.query_tokens = TokenHead()
-        self.title_tokens = TokenHead()
-        self.patch_values = PatchHead((image.region_width or 1) if image.stem == "regions" else 3 * image.patch**2)
-        self.patch_features = PatchHead(image.transformer.width)
+        self.match_product = MatchingHead(matching, compute)
+        self.match_picture = MatchingHead(matching, compute)
+        self.query_tokens = TokenHead(compute)
+        self.title_tokens = TokenHead(compute)
+        values = (image.region_width or 1) if image.stem == "regions" else 3 * image.patch**2
+        self.patch_values = PatchHead(values, compute)
+        self.patch_features = PatchHead(image.transformer.width, compute)
 
 
 def token_table(encoder: nn.Module) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from make_jax.config import Experiment, ModelConfig, ObjectivesConfig
+from make_jax.config import ComputeConfig, Experiment, ModelConfig, ObjectivesConfig
 from make_jax.errors import UserError
 from make_jax.model.adaptation import ModalAdaptation, ProductEmbedding, pool_modalities
 from make_jax.model.contrasts import compare
@@ -33,26 +33,27 @@ class MakeModule(nn.Module):
     config: ModelConfig
     objectives: ObjectivesConfig
     vocab_size: int
+    compute: ComputeConfig = ComputeConfig()
 
     def setup(self) -> None:
-        config, objectives = self.config, self.objectives
+        config, objectives, compute = self.config, self.objectives, self.compute
         if config.shared_text:
-            self.text = TextEncoder(config.text, self.vocab_size, config.pad_id)
+            self.text = TextEncoder(config.text, self.vocab_size, config.pad_id, compute)
         else:
-            self.query = TextEncoder(config.query, self.vocab_size, config.pad_id)
+            self.query = TextEncoder(config.query, self.vocab_size, config.pad_id, compute)
         self.query_projection = nn.Dense(config.embedding, use_bias=False)
         if config.has_title and not config.shared_text:
-            self.title = TextEncoder(config.title, self.vocab_size, config.pad_id)
+            self.title = TextEncoder(config.title, self.vocab_size, config.pad_id, compute)
         if config.has_image:
-            self.image = ImageEncoder(config.image, hides=objectives.mpm > 0 or objectives.mpm_r > 0)
+            self.image = ImageEncoder(config.image, objectives.mpm > 0 or objectives.mpm_r > 0, compute)
         if config.modalities == "both":
-            self.cross_modal = CrossModalLayers(config.fusion, config.title.transformer)
+            self.cross_modal = CrossModalLayers(config.fusion, config.title.transformer, compute)
         self.adaptation = ModalAdaptation(
             config.fusion, config.embedding, config.modalities, choose_images=config.image.images > 1
         )
         if config.side.columns:
             self.side = SideEmbeddings(config.side, config.embedding)
-        self.heads = LossHeads(config, objectives)
+        self.heads = LossHeads(config, objectives, compute)
         # The scale is scale_max · sigmoid(scale_logit): bounded, with a gradient that never dies at the bound.
         share = objectives.scale / objectives.scale_max
         self.scale_logit = self.param("scale_logit", nn.initializers.constant(math.log(share / (1 - share))), ())
@@ -207,7 +208,7 @@ class Make:
         self.config, self.objectives = config, experiment.objectives
         self._batch_size = experiment.training.batch_size
         self._product_queries = experiment.data.product_queries
-        self.module = MakeModule(config, experiment.objectives, config.vocab_size)
+        self.module = MakeModule(config, experiment.objectives, config.vocab_size, experiment.compute)
 
     def init(self, rng: jax.Array) -> Params:
         """Fresh float32 parameters."""

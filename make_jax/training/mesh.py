@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import logging
 import math
@@ -42,7 +41,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def path_name(path: Any) -> str:
-    """A parameter's path as "query/transformer/layer_0/up/kernel"."""
+    """A parameter's path as "query/transformer/layers/up/kernel"."""
     return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
 
 
@@ -91,11 +90,9 @@ def state_shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
 
 
 def _log_layout(kept: Sequence[Whole], sizes: Mapping[str, tuple[int, int]], mesh: Mesh) -> None:
-    """One line for parameters that differ in their layer only; sizes: entries of a parameter, and of those here."""
-    alike = collections.Counter(whole._replace(path=re.sub(r"layer_\d+", "layer_*", whole.path)) for whole in kept)
-    for (path, shape, size, axis, ways), count in alike.items():
-        times = f", {count} times" if count > 1 else ""
-        log.info("%s %s%s: %d is not divisible by %s=%d, replicated", path, shape, times, size, axis, ways)
+    """Say what no axis divides, and what of all is here; sizes: entries of a parameter, and of those here."""
+    for path, shape, size, axis, ways in kept:
+        log.info("%s %s: %d is not divisible by %s=%d, replicated", path, shape, size, axis, ways)
     if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 and sizes:
         everywhere = {name: here for name, (entries, here) in sizes.items() if here == entries > 1}
         largest = ", ".join(sorted(everywhere, key=lambda name: -everywhere[name])[:3])

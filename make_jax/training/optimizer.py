@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from make_jax.config import OptimizerConfig
@@ -23,34 +26,40 @@ def decayed(params: Any) -> Any:
 
 
 def frozen(config: OptimizerConfig, params: Any) -> Any:
-    """Which parameters stay as they are, as a tree of bool."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: _found(config.frozen, path_name(path)), params)
+    """Which parameters stay as they are: a tree of bool, or bool[layers, 1, ...] where that differs among layers."""
+    return _by_layer(lambda name: _found(config.frozen, name), params)
 
 
 def hold(config: OptimizerConfig, params: Any) -> Any:
     """The parameters, those that are frozen cut off from the gradient, so that it is not even computed."""
     if not config.frozen:
         return params
-    return jax.tree.map(
-        lambda held, leaf: jax.lax.stop_gradient(leaf) if held else leaf, frozen(config, params), params
-    )
+
+    def cut(held: Any, leaf: Any) -> Any:
+        if np.ndim(held):
+            return jnp.where(held, jax.lax.stop_gradient(leaf), leaf)
+        return jax.lax.stop_gradient(leaf) if held else leaf
+
+    return jax.tree.map(cut, frozen(config, params), params)
 
 
 def rate_factors(config: OptimizerConfig, params: Any) -> Any:
-    """By what each parameter's learning rate is multiplied, as a tree of float."""
-    layers = _layers([path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)])
+    """By what each parameter's learning rate is multiplied: a tree of float, or float[layers, 1, ...] where that
+    differs among layers; 0 for what is frozen."""
+    layers = _layers(_names(params))
 
-    def factor(path: Any, _: Any) -> float:
-        name = path_name(path)
+    def factor(name: str) -> float:
+        if _found(config.frozen, name):
+            return 0.0
         rate = next((rate for pattern, rate in config.rates if re.search(pattern, name)), 1.0)
         return rate * config.layer_decay ** _height(name, layers)
 
-    return jax.tree_util.tree_map_with_path(factor, params)
+    return _by_layer(factor, params)
 
 
 def check_patterns(config: OptimizerConfig, params: Any) -> None:
     """Raises UserError where a pattern finds no parameter, or nothing is left to learn."""
-    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = _names(params)
     for key, patterns in (("frozen", config.frozen), ("rates", [pattern for pattern, _ in config.rates])):
         for pattern in patterns:
             if not any(re.search(pattern, name) for name in names):
@@ -78,23 +87,63 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     """Clipping by global norm, then AdamW on the schedule; what is frozen has no moments and no decay."""
     optimizer: optax.GradientTransformation = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            make_schedule(config, steps),
-            b1=config.beta1,
-            b2=config.beta2,
-            weight_decay=config.weight_decay,
-            mask=decayed,
-        ),
+        _kept_as(config.moments_dtype, optax.scale_by_adam(b1=config.beta1, b2=config.beta2)),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(make_schedule(config, steps)),
     )
     if config.frozen:
-        optimizer = optax.partition({False: optimizer, True: optax.set_to_zero()}, lambda tree: frozen(config, tree))
-    if config.rates or config.layer_decay < 1:
+        optimizer = optax.partition(
+            {False: optimizer, True: optax.set_to_zero()},
+            lambda tree: jax.tree.map(lambda held: bool(np.all(held)), frozen(config, tree)),
+        )
+    if config.frozen or config.rates or config.layer_decay < 1:
         optimizer = optax.chain(optimizer, _scale_each(config))
     return optimizer
 
 
 def _scale_each(config: OptimizerConfig) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, rate_factors(config, updates)))
+
+
+def _kept_as(dtype: str, adam: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Adam computing in float32 whose moments are kept as `dtype` between steps."""
+    if dtype == "float32":
+        return adam
+
+    def cast(state: optax.ScaleByAdamState, dtype: str) -> optax.ScaleByAdamState:
+        return optax.ScaleByAdamState(state.count, *optax.tree.cast((state.mu, state.nu), dtype))
+
+    def update(updates: Any, state: optax.ScaleByAdamState, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
+        updates, state = adam.update(updates, cast(state, "float32"), params)
+        return updates, cast(state, dtype)
+
+    return optax.GradientTransformation(lambda params: cast(adam.init(params), dtype), update)
+
+
+def _names(params: Any) -> list[str]:
+    """The paths of all parameters, each layer's by itself."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [name for path, leaf in leaves for name in _layer_names(path_name(path), leaf)]
+
+
+def _layer_names(path: str, leaf: Any) -> list[str]:
+    """A stack's parameter is that of all its layers: "title/transformer/layers/up/kernel", [layers, ...], is known as
+    "title/transformer/layer_0/up/kernel" and so on."""
+    if "/layers/" not in path:
+        return [path]
+    return [path.replace("/layers/", f"/layer_{number}/") for number in range(np.shape(leaf)[0])]
+
+
+def _by_layer(value: Callable[[str], Any], params: Any) -> Any:
+    """What `value` says of each parameter's path; where that differs among layers, [layers, 1, ...]."""
+
+    def place(path: Any, leaf: Any) -> Any:
+        found = [value(name) for name in _layer_names(path_name(path), leaf)]
+        if len(set(found)) == 1:
+            return found[0]
+        return np.reshape(found, (-1,) + (1,) * (np.ndim(leaf) - 1))
+
+    return jax.tree_util.tree_map_with_path(place, params)
 
 
 def _found(patterns: tuple[str, ...], name: str) -> bool:

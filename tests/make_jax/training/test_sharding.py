@@ -115,8 +115,8 @@ def test_parameters_are_really_split() -> None:
     mesh = make_mesh(MeshConfig(2, 2, 2), jax.devices())
     trainer = make_trainer(build_model(experiment()), make_optimizer(experiment().optimizer, 100), mesh, seed=0)
     state = trainer.init()
-    up = state.params["title"]["transformer"]["layer_0"]["up"]["kernel"]
-    assert up.sharding.spec == PartitionSpec("fsdp", "tensor")
+    up = state.params["title"]["transformer"]["layers"]["up"]["kernel"]
+    assert up.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
     assert up.addressable_shards[0].data.size == up.size // 4
     moments = [leaf for leaf in jax.tree.leaves(state.optimizer) if leaf.shape == up.shape]
     assert moments
@@ -125,20 +125,20 @@ def test_parameters_are_really_split() -> None:
 
 def test_what_does_not_divide_is_replicated_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     mesh = make_mesh(MeshConfig(1, 4, 2), jax.devices())
-    layer = {"up": {"kernel": np.zeros((30, 64))}, "norm": {"scale": np.zeros(30)}}
-    params = {"title": {"transformer": {"layer_0": layer, "layer_1": layer}}}
+    layers = {"up": {"kernel": np.zeros((2, 30, 64))}, "norm": {"scale": np.zeros((2, 30))}}
+    params = {"title": {"transformer": {"layers": layers}}}
     with caplog.at_level("INFO", "make_jax"):
         shardings = state_shardings(params, mesh)
-    assert shardings["title"]["transformer"]["layer_1"]["up"]["kernel"].spec == PartitionSpec(None, "tensor")
+    assert shardings["title"]["transformer"]["layers"]["up"]["kernel"].spec == PartitionSpec(None, None, "tensor")
     (split, summary) = caplog.messages
-    assert split == ("title/transformer/layer_*/up/kernel (30, 64), 2 times: 30 is not divisible by fsdp=4, replicated")
-    assert "the largest title/transformer/layer_0/norm/scale" in summary
+    assert split == "title/transformer/layers/up/kernel (2, 30, 64): 30 is not divisible by fsdp=4, replicated"
+    assert "the largest title/transformer/layers/norm/scale" in summary
 
 
 def test_rules_of_the_config_come_before_the_defaults() -> None:
     mesh = make_mesh(MeshConfig(1, 4, 2), jax.devices())
     rules = ((r"title/.*up/kernel$", "- fsdp+tensor"), (r"norm/scale$", "tensor"))
-    path = "title/transformer/layer_0/up/kernel"
+    path = "title/transformer/layers/up/kernel"
     assert parameter_spec(path, (32, 64), mesh, rules)[0] == PartitionSpec(None, ("fsdp", "tensor"))
     # A rule is of the last dimensions: kernels of layers that are stacked have one more before them.
     assert parameter_spec(path, (3, 32, 64), mesh, rules)[0] == PartitionSpec(None, None, ("fsdp", "tensor"))
@@ -179,7 +179,7 @@ def test_fsdp_moves_parameters_and_never_activations() -> None:
     shapes = {name: jax.ShapeDtypeStruct(rows.shape, rows.dtype, sharding=split) for name, rows in batch(0).items()}
     text = trainer.step.lower(trainer.shapes, shapes).compile().as_text()
     sources = [readable(c.source) for c in read_collectives(text, 8) if c.kind == "all-gather"]
-    assert "parameter title/transformer/layer_*/up/kernel" in sources
+    assert "parameter title/transformer/layers/up/kernel" in sources
     assert not [source for source in sources if "transformer" in source and not source.startswith("parameter ")]
 
 
@@ -191,7 +191,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused() -> None:
 def test_only_kernels_are_decayed() -> None:
     params = jax.eval_shape(build_model(experiment()).init, jax.random.key(0))
     flags = {path_name(path): flag for path, flag in jax.tree_util.tree_leaves_with_path(decayed(params))}
-    assert flags["title/transformer/layer_0/up/kernel"]
+    assert flags["title/transformer/layers/up/kernel"]
     for name, flag in flags.items():
         if any(part in name for part in ("norm", "bias", "tokens", "positions", "scale_logit")):
             assert not flag, name
