@@ -67,7 +67,7 @@ def test_a_single_process_of_a_node_has_all_its_gpus(
 
 def test_what_is_asked_of_slurm() -> None:
     lines = (DEPLOY / "slurm.sbatch").read_text().splitlines()
-    asked = dict(re.fullmatch(r"#SBATCH --([a-z-]+)=?(.*)", line).groups() for line in lines if "SBATCH --" in line[:10])
+    asked = dict(match.groups() for line in lines if (match := re.fullmatch(r"#SBATCH --([a-z-]+)=?(.*)", line)))
     assert asked["signal"] == "TERM@180"  # of the processes, not of the script: no "B:"
     assert asked["open-mode"] == "append"  # a job that goes back into the queue keeps its log
     assert {"requeue", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time"} <= asked.keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+
 import pytest
 from programs import Programs, call, dry_run, options
 
@@ -22,7 +23,10 @@ case "$*" in
 *"--worker=all"*"deploy/host train"*) exit 1 ;;
 esac
 """
-ARGUMENTS = ["experiments/base.py", "--data", "/bucket/data", "--workdir", "/bucket/run", "--set", "mesh.rules=a=fsdp -"]
+ARGUMENTS = [
+    *["experiments/base.py", "--data", "/bucket/data", "--workdir", "/bucket/run", "--set"],
+    "mesh.rules=a=fsdp -",
+]
 
 
 def cloud(programs: Programs, states: str = "", running: str = "", results: str = "") -> dict[str, str]:
@@ -163,7 +167,8 @@ ENDED = "LoadState=loaded\nActiveState={}\nSubState={}\nExecMainCode={}\nExecMai
 def machine(programs: Programs, unit: str) -> dict[str, str]:
     (programs.folder / "unit").write_text(unit)
     programs.add("systemctl", SYSTEMCTL)
-    programs.add("systemd-run", 'printf "x\\nx\\n" >"$HERE/busy"; cp "$HERE/after" "$HERE/unit"')
+    starts = 'printf "x\\nx\\n" >"$HERE/busy"; echo hello >>"$HERE/make_jax.log"; cp "$HERE/after" "$HERE/unit"'
+    programs.add("systemd-run", starts)
     programs.add("sudo", '"$@"')
     return programs.environment()
 
