@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from programs import DEPLOY, ROOT, SCRIPTS, call
+
+from make_jax.cli import main
 
 ALL = [*SCRIPTS, ROOT / "scripts" / "demo", ROOT / "scripts" / "test", ROOT / ".ci" / "run"]
 SOURCED = [DEPLOY / "common.sh", ROOT / "scripts" / "environment.sh"]
@@ -84,3 +87,25 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
     assert all((ROOT / name).exists() for name in copied | let_in)
     assert {name.split("/")[0] for name in copied} <= let_in
     assert {"make_jax", "data_pipelines", "experiments"} <= let_in
+
+
+def documented(word: str) -> list[list[str]]:
+    """The commands of docs/running.md that have a word, quoted ones too; those with "..." are no whole commands."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if "..." not in line]
+    commands = [shlex.split(line, comments=True) for line in lines]
+    commands += [shlex.split(part) for words in commands for part in words if " " in part]
+    return [words for words in commands if any(part.split("/")[-1] == word for part in words)]
+
+
+def test_what_the_docs_call_can_be_called() -> None:
+    called = documented("make-jax")
+    assert {words[1] for words in called} >= {"prepare", "train", "embed"}
+    for _, name, *arguments in called:
+        main.commands[name].make_context(name, arguments)
+    for words in documented("slurm.sbatch") + documented("processes"):
+        given = next(i for i, word in enumerate(words) if word.endswith(".py"))
+        main.commands["train"].make_context("train", words[given:])
+    for script in SCRIPTS:
+        if script.name != "host":
+            assert f"deploy/{script.name} " in (ROOT / "docs" / "running.md").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tarfile
 
 import pytest
 from programs import Programs, call, dry_run, options
@@ -21,12 +22,10 @@ case "$*" in
 *"deploy/host running") [ "$(next running)" = yes ] ;;
 *"deploy/host result") exit "$(next results)" ;;
 *"--worker=all"*"deploy/host train"*) exit 1 ;;
+*" scp "*) cp "$5" "$HERE/source" ;;
 esac
 """
-ARGUMENTS = [
-    *["experiments/base.py", "--data", "/bucket/data", "--workdir", "/bucket/run", "--set"],
-    "mesh.rules=a=fsdp -",
-]
+ARGUMENTS = shlex.split("experiments/base.py --data /bucket/data --workdir /bucket/run --set 'mesh.rules=a=fsdp -'")
 
 
 def cloud(programs: Programs, states: str = "", running: str = "", results: str = "") -> dict[str, str]:
@@ -99,6 +98,15 @@ def test_a_preempted_slice_is_asked_for_again_until_the_run_is_finished(programs
     ]
     assert "ended with code 75; starting again, 1 of 20" in done.stderr
     assert "ended with code 143; starting again, 2 of 20" in done.stderr
+
+
+def test_the_source_is_what_is_installed(programs: Programs) -> None:
+    done = call("tpu", "up", environment=cloud(programs, states="ACTIVE"))
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(programs.folder / "source") as archive:
+        names = set(archive.getnames())
+    assert {"deploy/host", "make_jax/cli/training.py", "experiments/base.py", "setup.cfg", "README.md"} <= names
+    assert not [name for name in names if name.split("/")[0] in ("docs", "tests", ".venv", "data")]
 
 
 def test_what_runs_is_followed_and_left_as_it_is(programs: Programs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,16 +59,22 @@ def test_the_tasks_of_a_job_make_one_run(tiny_data: Path, tmp_path: Path) -> Non
     }
     run = tmp_path / "run"
     arguments = [TINY, "--data", tiny_data, "--workdir", run, "--set", "training.steps=2"]
-    done = subprocess.run(
+    job = subprocess.Popen(
         ["bash", ROOT / "deploy" / "slurm.sbatch", *arguments],
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert "trained 2 steps" in done.stdout
-    assert "2 processes with 2 devices train as one" in done.stderr
+    try:
+        said, logged = job.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGKILL)  # the tasks, too
+        raise
+    assert job.returncode == 0, logged
+    assert "trained 2 steps" in said
+    assert "2 processes with 2 devices train as one" in logged
     assert list(losses(run)) == [1, 2]
     assert (run / "result.json").exists()
     assert not (tmp_path / "scontrol").exists()
