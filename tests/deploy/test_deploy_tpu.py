@@ -96,8 +96,8 @@ def test_a_preempted_slice_is_asked_for_again_until_the_run_is_finished(programs
         *["running", "describe", *begin],
         *["running", "describe", "describe", "delete", "describe", "create", "describe", *begin],
     ]
-    assert "ended with code 75; starting again, 1 of 20" in done.stderr
-    assert "ended with code 143; starting again, 2 of 20" in done.stderr
+    assert "ended with code 75; starting again (0 of 20 after failures)" in done.stderr
+    assert "ended with code 143; starting again (1 of 20 after failures)" in done.stderr
 
 
 def test_the_source_is_what_is_installed(programs: Programs) -> None:
