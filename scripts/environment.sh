@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv with what the project needs, or leaves it alone where it is up to date.
 # Usage: make_environment [EXTRA], such as "make_environment test". Honours PYTHON (an interpreter) and VENV (a folder).
 

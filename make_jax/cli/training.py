@@ -47,6 +47,12 @@ def demo(workdir: Path, seed: int) -> None:
 @click.option("--coordinator", metavar="HOST:PORT", help="Of process 0; found by itself under Slurm and on TPUs.")
 @click.option("--processes", type=click.IntRange(min=1), help="How many train as one; 1: alone, whatever is found.")
 @click.option("--process-id", type=click.IntRange(min=0), help="Which of them this is, from 0.")
+@click.option(
+    "--stopped-code",
+    type=click.IntRange(0, 255),
+    default=0,
+    help="Exit code of a run that was told to stop and has saved, for what starts it again.",
+)
 def train(
     experiment: Path,
     data: tuple[str, ...],
@@ -54,17 +60,21 @@ def train(
     overrides: tuple[str, ...],
     init_from: str | None,
     negatives: str | None,
+    stopped_code: int,
     **processes: Any,
 ) -> None:
     """Train EXPERIMENT (a Python file); run it again to go on after a stop."""
     from make_jax.overrides import load_experiment
-    from make_jax.training.hosts import is_first, join_processes
+    from make_jax.training.hosts import ProcessesApart, is_first, join_processes
 
     if init_from:
         overrides = (*overrides, f"training.init_from={init_from}")
     if negatives:
         overrides = (*overrides, f"training.negatives={negatives}")
-    join_processes(**processes)  # before an experiment file or anything else asks jax for its devices
+    try:
+        join_processes(**processes)  # before an experiment file or anything else asks jax for its devices
+    except ProcessesApart as error:
+        stop(str(error), 1)
     loaded = load_experiment(experiment, overrides)
     from make_jax.commands.train import train_run
     from make_jax.training.loop import NonFiniteLoss
@@ -74,14 +84,14 @@ def train(
     except NonFiniteLoss as error:
         stop(str(error), 1)
     steps = loaded.training.steps
-    if not is_first():
-        return
-    if outcome.finished:
-        click.echo(f"{workdir}: trained {steps} steps")
-    else:
+    if is_first():
         click.echo(
-            f"{workdir}: stopped and saved at step {outcome.step} of {steps}; the same command goes on from there"
+            f"{workdir}: trained {steps} steps"
+            if outcome.finished
+            else f"{workdir}: stopped and saved at step {outcome.step} of {steps}; the same command goes on from there"
         )
+    if not outcome.finished:
+        sys.exit(stopped_code)
 
 
 @click.command(cls=Command)

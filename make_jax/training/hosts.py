@@ -21,13 +21,18 @@ log = logging.getLogger(__name__)
 _PATIENCE = 300  # seconds for all processes to come
 
 
+class ProcessesApart(Exception):
+    """The processes of a run did not find each other in time; they may if all are started again."""
+
+
 def join_processes(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
     """Join the other processes of a run, before anything else is asked of jax.
 
     All three are given, or found: under Slurm and on TPU hosts. `processes` 1 trains alone whatever is found.
 
     Raises:
-      UserError: some are missing or do not fit together, or the others do not come.
+      UserError: some are missing or do not fit together, or cannot be found.
+      ProcessesApart: the others do not come.
     """
     if processes == 1 and coordinator is None and process_id is None:
         return
@@ -42,7 +47,8 @@ def join_processes(coordinator: str | None = None, processes: int | None = None,
     except (RuntimeError, ValueError) as error:
         place = f"--coordinator {coordinator}" if coordinator else "the cluster's settings"
         reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(
+        kind = UserError if isinstance(error, ValueError) else ProcessesApart
+        raise kind(
             f"{place}: the processes of this run did not find each other within {_PATIENCE} seconds ({reason}); start "
             "all of them, each with its own --process-id, on hosts that reach the coordinator, or train alone with "
             "--processes 1"

@@ -55,11 +55,12 @@ def test_two_processes_make_one_run(tiny_data: Path, trained: Path, tmp_path: Pa
 
 def test_sigterm_to_one_of_them_stops_and_saves_all(tiny_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    processes = start(run, tiny_data, "--set", "training.steps=100000", "--set", "training.checkpoint_every=0")
+    settings = ("--set", "training.steps=100000", "--set", "training.checkpoint_every=0")
+    processes = start(run, tiny_data, *settings, "--stopped-code", "75")
     wait_for_step(processes[0], run, 5)
     processes[1].send_signal(signal.SIGTERM)
-    said = finish(processes[0])
-    finish(processes[1])
+    said = finish(processes[0], 75)
+    finish(processes[1], 75)
     assert "stopped and saved at step" in said
     step = max(losses(run))
     assert f"at step {step} of" in said
@@ -101,3 +102,18 @@ def test_alone_is_alone_whatever_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     join_processes(processes=1)
     with pytest.raises(UserError, match=r"the cluster's settings: the processes of this run did not find each other"):
         join_processes()
+
+
+def test_others_that_do_not_come_are_no_fault_of_the_input(
+    monkeypatch: pytest.MonkeyPatch, tiny_data: Path, tmp_path: Path
+) -> None:
+    def wait_in_vain(**_: object) -> None:
+        raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out")
+
+    monkeypatch.setattr("jax.distributed.initialize", wait_in_vain)
+    joined = ("--coordinator", "here:99", "--processes", 2, "--process-id", 0)
+    result = call("train", TINY, "--data", tiny_data, "--workdir", tmp_path / "run", *joined)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "--coordinator here:99: the processes of this run did not find each other" in line
+    assert not (tmp_path / "run").exists()
