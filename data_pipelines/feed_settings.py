@@ -77,6 +77,7 @@ class Sampling:
       pseudo_share: of all draws, the share that shows any product, clicked or not, under such queries.
       query_swap: of the draws from the log, the share that shows another of the product's queries instead.
       max_product_queries: M.
+      max_product_words: W; 0 for no product_word_keys.
     """
 
     batch_size: int
@@ -88,6 +89,7 @@ class Sampling:
     pseudo_share: float = 0.0
     query_swap: float = 0.0
     max_product_queries: int = 64
+    max_product_words: int = 0
 
 
 @dataclass(frozen=True)

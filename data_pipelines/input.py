@@ -1,8 +1,8 @@
 """Batches for the model: the contract between the data and everything that trains or embeds.
 
 A batch is a dict of numpy arrays; B batch, Q query tokens, T title tokens, I pictures of a product, H x W pixels,
-R regions, F region width, M queries of a product, H hard negatives of a pair, C columns of the product table with up to
-L values each.
+R regions, F region width, M queries of a product and W words of these, H hard negatives of a pair, C columns of the
+product table with up to L values each.
 
 | name             | array                | meaning                                                            |
 |------------------|----------------------|--------------------------------------------------------------------|
@@ -25,6 +25,7 @@ L values each.
 | query_targets    | int32[B, Q]          | the hidden tokens, -1 elsewhere                                    |
 | title_word_keys  | int32[B, T]          | the key of each token's word; 0: no word, -1: an unknown one       |
 | query_word_keys  | int32[B, Q]          | likewise; 0 also for symbols                                       |
+| product_word_keys| int32[B, W]          | words of the queries that led to it, most clicked first, then 0    |
 | side_ids         | int32[B, C, L]       | buckets of the product's values in each column, then -1 = none     |
 | negative_key     | int32[B, H]          | rows of products mined for the query; -1 = none, to be left out    |
 | negative_queries | int32[B, H, M]       | their product_queries                                              |

@@ -16,7 +16,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.feed_settings import BatchShape, Sampling, at_least
 from data_pipelines.hard_negatives import NONE, HardNegatives
 from data_pipelines.order import PairOrder, pair_weights, with_cold, with_swaps
-from data_pipelines.product_queries import ProductQueries
+from data_pipelines.product_queries import ProductQueries, ProductWords
 from data_pipelines.query_arrays import QueryOutput
 from data_pipelines.ragged import Ragged, pad_tokens
 from data_pipelines.side_ids import NONE as NO_BUCKET
@@ -128,6 +128,7 @@ class TrainPlans:
         self._product_queries = ProductQueries(
             clicked, data.query_keys, data.num_products, sampling.max_product_queries
         )
+        self._product_words = self._find_words(clicked)
         self._product_log_q = log_draw_shares(self._products, weights)
         self._query_log_q = log_draw_shares(data.query_keys[self._queries], weights)
         groups = self._sort_by_group(weights)
@@ -135,6 +136,19 @@ class TrainPlans:
         self.share_size = self._order.share(process_count)
         self.pairs_per_epoch = self._order.pairs_per_epoch
         self.share_truncated = self._product_queries.share_truncated
+
+    def _find_words(self, clicked: Mapping[str, np.ndarray]) -> ProductWords | None:
+        most = self._sampling.max_product_words
+        if most == 0:
+            return None
+        if self._query_output is None or self._query_output.word_keys is None:
+            raise DataError(f"max_product_words={most} needs the words of queries; give a query_output with word_keys")
+        texts, keys = self._data.queries, self._query_output.word_keys
+
+        def words(queries: np.ndarray) -> Ragged:
+            return keys.of_all([texts[query] for query in queries.tolist()])
+
+        return ProductWords(clicked, words, self._data.num_products, most)
 
     def _gather_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Lists the pairs of the log and what is made up beside it; returns the clicks and the weight of each."""
@@ -214,6 +228,7 @@ class TrainPlans:
                 "product_queries": self._product_queries[products],
                 "query_log_q": self._query_log_q[data.query_keys[queries]],
                 "product_log_q": self._product_log_q[products],
+                **({} if self._product_words is None else {"product_word_keys": self._product_words[products]}),
                 **self._query_arrays(queries, query_ids, keys),
                 **self._negative_keys(negatives),
                 **self._side_table.arrays(shown_rows),

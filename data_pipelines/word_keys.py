@@ -11,8 +11,9 @@ from data_pipelines.hashing import hash_keys
 from data_pipelines.interactions import MAX_QUERY_TOKENS
 from data_pipelines.masking import anywhere_in_word
 from data_pipelines.ragged import Ragged, pad_tokens
-from data_pipelines.tokenizer import TextTokenizer
+from data_pipelines.tokenizer import EncodedText, TextTokenizer
 
+_AT_ONCE = 4096  # queries; a tokenizer splits them among its threads
 _KEPT = 1 << 18  # queries whose keys are remembered; finding them again takes a tokenizer
 
 
@@ -55,8 +56,20 @@ class QueryWordKeys:
         keys = [self._keys(text) for text in texts]
         return pad_tokens(Ragged(np.concatenate(keys), np.cumsum([0, *map(len, keys)])), width, 0)
 
+    def of_all(self, texts: Sequence[str]) -> Ragged:
+        """The word keys of many queries, none of which is remembered: int32 each."""
+        keys = []
+        for first in range(0, len(texts), _AT_ONCE):
+            some = texts[first : first + _AT_ONCE]
+            encoded = self._tokenizer.encode_words(some, MAX_QUERY_TOKENS)
+            keys += [self._keys_of(text, words) for text, words in zip(some, encoded, strict=True)]
+        return Ragged(np.concatenate([np.zeros(0, np.int32), *keys]), np.cumsum([0, *map(len, keys)]))
+
     def _find_keys(self, text: str) -> np.ndarray:
         [encoded] = self._tokenizer.encode_words([text], MAX_QUERY_TOKENS)
+        return self._keys_of(text, encoded)
+
+    def _keys_of(self, text: str, encoded: EncodedText) -> np.ndarray:
         letters = [any(map(str.isalnum, text[start:end])) for start, end in encoded.spans.tolist()]
         words = np.where(np.array(letters, bool), encoded.words, -1)
         return word_keys(encoded.ids[None], words[None], self._tokenizer.special_ids)[0]

@@ -86,6 +86,7 @@ def sampling(experiment: Experiment) -> Sampling:
         pseudo_share=data.pseudo_share,
         query_swap=data.query_swap,
         max_product_queries=data.product_queries,
+        max_product_words=data.product_words if experiment.objectives.keyword_mask == "words" else 0,
     )
 
 
@@ -115,7 +116,7 @@ def text_outputs(experiment: Experiment, data: ProductData) -> tuple[TitleOutput
     None: queries are shown as they are, and nothing else of them.
     """
     objectives, settings = experiment.objectives, experiment.data
-    masks, compares = objectives.mlm > 0, objectives.keyword_mask == "title"
+    masks, compares = objectives.mlm > 0, objectives.keyword_mask in ("title", "words")
     varies = settings.query_drop > 0 or settings.query_shuffle > 0
     if not (masks or compares or varies):
         return TitleOutput(), None

@@ -18,7 +18,7 @@ class DataConfig:
     each as likely. Of the queries shown, `query_drop` lose a word and `query_shuffle` have their words reordered, if
     they have two or more. `product_queries`
     is M: how many of the queries that a product was clicked under travel with it, so that it is never taken as their
-    negative.
+    negative; `product_words`, how many different words of these with objectives.keyword_mask=words.
 
     Pictures: `crop` is the smallest share of a picture's area that augmentation keeps and `aspect` how much it may be
     stretched (1 = not at all). `flip` mirrors half the pictures: off, because letters and logos matter. `brightness`,
@@ -38,6 +38,7 @@ class DataConfig:
     query_drop: float = 0.0
     query_shuffle: float = 0.0
     product_queries: int = 64
+    product_words: int = 32
     crop: float = 1.0
     aspect: float = 1.0
     flip: bool = False
@@ -52,7 +53,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         at_least("data", 0.0, popularity_power=self.popularity_power, purchase_weight=self.purchase_weight)
-        at_least("data", 1, product_queries=self.product_queries, prefetch=self.prefetch)
+        at_least("data", 1, product_queries=self.product_queries, product_words=self.product_words)
+        at_least("data", 1, prefetch=self.prefetch)
         at_least("data", 0, length_multiple=self.length_multiple)
         at_least("data", 1.0, aspect=self.aspect)
         share("data", cold_share=self.cold_share, pseudo_share=self.pseudo_share, max_bad_share=self.max_bad_share)

@@ -25,7 +25,8 @@ class ObjectivesConfig:
 
     Keyword Enhancement: `keyword_mask` says which products are no negatives of a query though they came with another:
     with "none" only its own, with "query" those that the log says it led to, with "title" also those whose title has
-    all of its words. `positives` "many" takes what the log says for positives instead of leaving it out.
+    all of its words, with "words" those whose title and queries have them together. `positives` "many" takes what the
+    log says for positives instead of leaving it out, queries' words included.
 
     `chunk_size` is how many rows a device compares with the rest of the batch at a time, where pairs are many; 0 is all
     of its rows at once. It changes memory and time, not the loss.
@@ -48,7 +49,7 @@ class ObjectivesConfig:
     scale: float = 20.0
     scale_max: float = 100.0
     bias: float = -10.0
-    keyword_mask: Literal["none", "query", "title"] = "query"
+    keyword_mask: Literal["none", "query", "title", "words"] = "query"
     positives: Literal["one", "many"] = "one"
     memory_size: int = 0
     hard_negatives: int = 0

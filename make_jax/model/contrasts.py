@@ -74,9 +74,11 @@ def pair_keys(config: ObjectivesConfig, batch: Batch) -> Keys:
     """What queries and products are known by to each other."""
     place = jnp.arange(len(batch["query_key"]), dtype=jnp.int32)
     keys = Keys(place, batch["query_key"], batch["product_key"], batch["product_queries"])
-    if config.keyword_mask == "title":
-        keys = keys._replace(query_words=batch["query_word_keys"], title_words=batch["title_word_keys"])
-    return keys
+    words = {"title": ["title_word_keys"], "words": ["title_word_keys", "product_word_keys"]}.get(config.keyword_mask)
+    if words is None:
+        return keys
+    known = jnp.concatenate([batch[name] for name in words], axis=1)
+    return keys._replace(query_words=batch["query_word_keys"], product_words=known)
 
 
 def pair_judge(config: ObjectivesConfig) -> Judge:
@@ -88,8 +90,8 @@ def _shares(config: ObjectivesConfig, batch: Batch, chunks: Chunks) -> Metrics:
     """Of all pairs of the batch, how many are left out, and how many are further positives."""
     found = shares(pair_keys(config, batch), pair_judge(config), chunks)
     logged = {"masked_share": found["excluded"]}
-    if config.keyword_mask == "title":
-        logged["masked_title_share"] = found["by_title"]
+    if config.keyword_mask in ("title", "words"):
+        logged["alike_by_words_share"] = found["by_words"]
     if config.positives == "many":
         logged["positive_share"] = found["positive"] - 1 / len(batch["query_key"])
     return logged

@@ -97,4 +97,5 @@ def example_targets(config: ModelConfig) -> dict[str, Any]:
         tokens = jnp.full((1, length), int(config.pad_id == 0), jnp.int32)
         found |= {f"masked_{name}_ids": tokens, f"{name}_targets": tokens}
         found[f"{name}_word_keys"] = tokens
+    found["product_word_keys"] = key[None]
     return found | {"query_log_q": log_q, "product_log_q": log_q}

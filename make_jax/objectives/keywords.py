@@ -12,19 +12,19 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-Mask = Literal["none", "query", "title"]
+Mask = Literal["none", "query", "title", "words"]
 
 
 class Judged(NamedTuple):
     """What the pairs of rows and columns are, bool[R, C] each; the rest are negatives.
 
     positive: what the contrast pulls together, each row with its own at least; excluded: neither that nor negatives;
-    by_title: those of the excluded that are so for the words of the title alone.
+    by_words: those of either that are so for their words alone.
     """
 
     positive: jax.Array
     excluded: jax.Array
-    by_title: jax.Array
+    by_words: jax.Array
 
     @property
     def spared(self) -> jax.Array:
@@ -34,7 +34,7 @@ class Judged(NamedTuple):
     @property
     def transposed(self) -> Judged:
         """The same of columns and rows."""
-        return Judged(self.positive.T, self.excluded.T, self.by_title.T)
+        return Judged(self.positive.T, self.excluded.T, self.by_words.T)
 
 
 class Keys(NamedTuple):
@@ -42,7 +42,7 @@ class Keys(NamedTuple):
 
     place int32[B], of each pair in the batch; query_key, product_key int32[B], equal for what is equal, from 0 on;
     product_queries int32[B, M], query keys under which each product was clicked, padded with -1; query_words
-    int32[B, Q] and title_words int32[B, T], see `titles_with_all_words`, None where titles are not looked at.
+    int32[B, Q] and product_words int32[B, T], see `have_all_words`, None where words are not looked at.
     """
 
     place: jax.Array
@@ -50,7 +50,7 @@ class Keys(NamedTuple):
     product_key: jax.Array
     product_queries: jax.Array
     query_words: jax.Array | None = None
-    title_words: jax.Array | None = None
+    product_words: jax.Array | None = None
 
 
 class ProductKeys(NamedTuple):
@@ -71,20 +71,24 @@ def judge_pairs(rows: Keys, columns: Keys, mask: Mask, many_positives: bool) -> 
     Args:
       rows, columns: any parts of one batch.
       mask: what is no negative: with "none" only the product itself, with "query" what `false_negatives` finds in the
-        log, with "title" also a product whose title has all words of the query.
-      many_positives: makes positives of what the log says belongs together, instead of leaving it out.
+        log, with "title" also a product whose title has all words of the query, with "words" one whose title and
+        queries have them together.
+      many_positives: makes positives of what the log says belongs together, instead of leaving it out; titles alone
+        make none.
     """
     own = own_pairs(rows.place, columns.place)
     nothing = jnp.zeros_like(own)
     if mask == "none":
         return Judged(own, (rows.product_key[:, None] == columns.product_key[None, :]) & ~own, nothing)
     known = false_negatives(rows, columns)
-    by_title = nothing
-    if mask == "title" and rows.query_words is not None and columns.title_words is not None:
-        by_title = titles_with_all_words(rows.query_words, columns.title_words) & ~known & ~own
+    by_words = nothing
+    if mask in ("title", "words") and rows.query_words is not None and columns.product_words is not None:
+        by_words = have_all_words(rows.query_words, columns.product_words) & ~known & ~own
+    if many_positives and mask == "words":
+        return Judged(own | known | by_words, nothing, by_words)
     if many_positives:
-        return Judged(own | known, by_title, by_title)
-    return Judged(own, known | by_title, by_title)
+        return Judged(own | known, by_words, by_words)
+    return Judged(own, known | by_words, by_words)
 
 
 def judge_products(rows: ProductKeys, columns: ProductKeys) -> Judged:
@@ -117,17 +121,17 @@ def false_negatives(rows: Keys, columns: Keys) -> jax.Array:
     return (clicked | same_query | same_product) & ~own_pairs(rows.place, columns.place)
 
 
-def titles_with_all_words(query_words: jax.Array, title_words: jax.Array) -> jax.Array:
-    """Which titles hold every word of which query: bool[R, C], rows queries, columns titles.
+def have_all_words(query_words: jax.Array, product_words: jax.Array) -> jax.Array:
+    """Which products have every word of which query: bool[R, C], rows queries, columns products.
 
-    A query without words asks for nothing, and no title answers it.
+    A query without words asks for nothing, and no product answers it.
 
     Args:
       query_words: int32[R, Q], a key above 0 for each word; 0 where there is none, -1 for words that nothing equals.
-      title_words: int32[C, T], likewise.
+      product_words: int32[C, T], likewise.
     """
-    found = jnp.any(query_words > 0, axis=1)[:, None] & jnp.any(title_words > 0, axis=1)[None, :]
+    found = jnp.any(query_words > 0, axis=1)[:, None] & jnp.any(product_words > 0, axis=1)[None, :]
     for word in jnp.unstack(query_words, axis=1):  # all at once would need R · C · Q flags
-        has = jnp.any(word[:, None, None] == title_words[None], axis=-1) & (word > 0)[:, None]
+        has = jnp.any(word[:, None, None] == product_words[None], axis=-1) & (word > 0)[:, None]
         found &= has | (word == 0)[:, None]
     return found

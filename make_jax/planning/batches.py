@@ -29,8 +29,10 @@ def train_shapes(experiment: Experiment) -> Shapes:
     for name, length in (("title", model.title.max_tokens), ("query", queries)):
         if objectives.mlm > 0:
             rows |= {f"masked_{name}_ids": ((length,), np.int32), f"{name}_targets": ((length,), np.int32)}
-        if objectives.keyword_mask == "title":
+        if objectives.keyword_mask in ("title", "words"):
             rows[f"{name}_word_keys"] = (length,), np.int32
+    if objectives.keyword_mask == "words":
+        rows["product_word_keys"] = (experiment.data.product_words,), np.int32
     if mined := objectives.hard_negatives:
         rows |= {"negative_key": ((mined,), np.int32), "negative_queries": ((mined, known), np.int32)}
         rows |= {f"negative_{name}": ((mined, *shape), dtype) for name, (shape, dtype) in product.items()}

@@ -114,7 +114,7 @@ class Words:
     def named(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Whether the titles of products int[n] have all words of queries int[n]: bool[n].
 
-        As in the loss, `objectives.keywords.titles_with_all_words`: a query without words asks for nothing, and no
+        As in the loss, `objectives.keywords.have_all_words`: a query without words asks for nothing, and no
         title answers it.
         """
         parts = [slice(start, start + _PAIRS) for start in range(0, len(query), _PAIRS)]

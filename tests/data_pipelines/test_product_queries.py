@@ -8,9 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.product_queries import ProductQueries
-from data_pipelines.ragged import gather_ragged
+from data_pipelines.product_queries import ProductQueries, ProductWords
+from data_pipelines.ragged import Ragged, gather_ragged
 
+texts = st.lists(st.lists(st.integers(-1, 5), max_size=3), min_size=10, max_size=10)
 rows = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6), st.integers(0, 3)), max_size=60)
 
 
@@ -34,6 +35,30 @@ def test_against_counting(pairs: list[tuple[int, int, int]], keys: list[int], wi
         assert table[product].tolist() == expected + [-1] * (width - len(expected))
     counts = [len(of_product) for of_product in clicks.values() if of_product]
     assert found.share_truncated == sum(count > width for count in counts) / max(1, len(counts))
+
+
+@given(pairs=rows, words=texts, width=st.integers(1, 6))
+def test_words_against_counting(pairs: list[tuple[int, int, int]], words: list[list[int]], width: int) -> None:
+    columns = np.array(pairs, np.int32).reshape(-1, 3).T
+    log = dict(zip(("query_index", "product_index", "clicks"), columns, strict=True))
+    asked: list[int] = []
+
+    def of_queries(queries: np.ndarray) -> Ragged:
+        asked.extend(queries.tolist())
+        found = [words[query] for query in queries]
+        return Ragged(np.array([word for text in found for word in text], np.int32), np.cumsum([0, *map(len, found)]))
+
+    table = ProductWords(log, of_queries, 7, width)[np.arange(7)]
+    assert asked == sorted({query for query, _, count in pairs if count})
+    clicks: dict[int, Counter[int]] = defaultdict(Counter)
+    for query, product, count in pairs:
+        clicks[product].update({word: 0 for word in words[query] if word > 0 and count})
+        for word in words[query]:
+            if word > 0 and count:
+                clicks[product][word] += count
+    for product in range(7):
+        expected = sorted(clicks[product], key=lambda word: (-clicks[product][word], word))[:width]
+        assert table[product].tolist() == expected + [0] * (width - len(expected))
 
 
 def test_products_may_repeat_and_come_in_any_order() -> None:

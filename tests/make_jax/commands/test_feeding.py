@@ -18,6 +18,7 @@ from data_pipelines.dataset import PreparedData
 from data_pipelines.errors import DataError
 from data_pipelines.feed_settings import BatchShape, FeedOptions, Sampling
 from data_pipelines.mixture import MixedData
+from data_pipelines.plans import TrainPlans
 from data_pipelines.query_arrays import QueryMasking, QueryOutput
 from data_pipelines.query_variation import QueryVariation
 from data_pipelines.side_ids import SideColumns
@@ -167,6 +168,21 @@ def test_titles_and_queries_have_word_keys_for_the_mask_by_title_only(tiny_data:
     assert (titles.mask_share, titles.word_keys) == (0, True)
     assert isinstance(queries, QueryOutput)
     assert (queries.variation, queries.masking, queries.word_keys is None) == (None, None, False)
+    assert feeding.sampling(experiment("objectives.keyword_mask=title")).max_product_words == 0
+
+
+def test_products_have_the_words_of_their_queries_for_the_mask_by_words(tiny_data: Path) -> None:
+    data, _ = feeding.open_training_data([str(tiny_data)])
+    asked = experiment("objectives.keyword_mask=words", "data.product_words=7")
+    titles, queries = feeding.text_outputs(asked, data)
+    assert titles.word_keys
+    assert feeding.sampling(asked).max_product_words == 7
+    plan = TrainPlans(data, feeding.sampling(asked), feeding.batch_shape(asked), 0, 1, queries)(0)
+    words = plan.arrays["product_word_keys"]
+    assert words.shape == (asked.training.batch_size, 7)
+    # A product's words are, among others, those of the query that it is shown with.
+    for shown, known in zip(plan.arrays["query_word_keys"], words, strict=True):
+        assert known.all() or set(shown[shown > 0]) <= set(known)
 
 
 def test_queries_are_varied_where_asked_for(tiny_data: Path) -> None:

@@ -182,9 +182,11 @@ def test_contrasts_are_those_of_the_vectors() -> None:
 
 
 def test_the_switches_of_keyword_enhancement_reach_the_contrasts() -> None:
-    """Without masks there are more negatives than with the log's, and by titles fewer; many positives cost more."""
-    b = batch() | {name: np.ones((SIZE, 2), np.int32) for name in ("query_word_keys", "title_word_keys")}
+    """Without masks there are more negatives than with the log's, and by words fewer; many positives cost more."""
+    names = ("query_word_keys", "title_word_keys", "product_word_keys")
+    b = batch() | {name: np.ones((SIZE, 2), np.int32) for name in names}
     b["query_word_keys"][0] = 2  # which is in no title
+    b["product_word_keys"][:3] = 2  # but in other queries of three products
 
     def metrics(**switches: str) -> dict[str, float]:
         model = build_model(experiment(ObjectivesConfig(**switches), layers=0))
@@ -193,12 +195,16 @@ def test_the_switches_of_keyword_enhancement_reach_the_contrasts() -> None:
             name: float(value) for name, value in jax.jit(model.losses)(params, (), b, jax.random.key(0))[1][0].items()
         }
 
-    none, query, title = (metrics(keyword_mask=mask) for mask in ("none", "query", "title"))
+    none, query, title, words = (metrics(keyword_mask=mask) for mask in ("none", "query", "title", "words"))
     many = metrics(positives="many")
-    assert none["qic"] > query["qic"] > title["qic"]
+    assert none["qic"] > query["qic"] > title["qic"] > words["qic"]
     assert (none["masked_share"], query["masked_share"]) == (0, pytest.approx(2 / 36))
-    assert title["masked_title_share"] == pytest.approx(23 / 36)
-    assert title["masked_share"] == pytest.approx(2 / 36 + title["masked_title_share"])
+    assert title["alike_by_words_share"] == pytest.approx(23 / 36)
+    assert words["alike_by_words_share"] == pytest.approx(25 / 36)
+    for by_words in (title, words):
+        assert by_words["masked_share"] == pytest.approx(2 / 36 + by_words["alike_by_words_share"])
+    of_words = metrics(positives="many", keyword_mask="words")
+    assert (of_words["masked_share"], of_words["positive_share"]) == (0, pytest.approx(27 / 36))
     assert (many["masked_share"], many["positive_share"]) == (0, pytest.approx(2 / 36))
     assert many["qic"] != query["qic"]
 

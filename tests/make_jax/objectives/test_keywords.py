@@ -16,11 +16,12 @@ from make_jax.objectives.keywords import (
     Keys,
     ProductKeys,
     false_negatives,
+    have_all_words,
     judge_pairs,
     judge_products,
-    titles_with_all_words,
 )
 
+MASKS = st.sampled_from(["none", "query", "title", "words"])
 SIZES = st.sampled_from([1, 4, 9])  # each size compiles anew
 
 
@@ -36,23 +37,28 @@ def some_keys(seed: int, batch: int) -> Keys:
     )
 
 
-def title_answers(query: np.ndarray, title: np.ndarray) -> bool:
-    asked, there = set(query.tolist()) - {0}, {key for key in title.tolist() if key > 0}
+def answers(query: np.ndarray, words: np.ndarray) -> bool:
+    asked, there = set(query.tolist()) - {0}, {key for key in words.tolist() if key > 0}
     return any(key > 0 for key in asked) and asked <= there
 
 
 @settings(deadline=None, max_examples=60)
 @given(batch=SIZES, seed=st.integers(0, 2**31))
-def test_a_title_answers_a_query_when_it_has_all_of_its_words(batch: int, seed: int) -> None:
+def test_a_product_answers_a_query_when_it_has_all_of_its_words(batch: int, seed: int) -> None:
     keys = some_keys(seed, batch)
-    found = np.asarray(jax.jit(titles_with_all_words)(keys.query_words, keys.title_words))
+    found = np.asarray(jax.jit(have_all_words)(keys.query_words, keys.product_words))
     for i in range(batch):
         for j in range(batch):
-            assert found[i, j] == title_answers(keys.query_words[i], keys.title_words[j])
+            assert found[i, j] == answers(keys.query_words[i], keys.product_words[j])
 
 
 @settings(deadline=None, max_examples=60)
-@given(batch=SIZES, seed=st.integers(0, 2**31), mask=st.sampled_from(["none", "query", "title"]), many=st.booleans())
+@given(
+    batch=SIZES,
+    seed=st.integers(0, 2**31),
+    mask=MASKS,
+    many=st.booleans(),
+)
 def test_pairs_are_judged_by_set_logic(batch: int, seed: int, mask: Any, many: bool) -> None:
     keys = some_keys(seed, batch)
     many = many and mask != "none"
@@ -61,12 +67,12 @@ def test_pairs_are_judged_by_set_logic(batch: int, seed: int, mask: Any, many: b
         for j in range(batch):
             same = keys.product_key[i] == keys.product_key[j]
             known = keys.query_key[i] in set(keys.product_queries[j]) or keys.query_key[i] == keys.query_key[j] or same
-            titled = mask == "title" and title_answers(keys.query_words[i], keys.title_words[j])
+            titled = mask in ("title", "words") and answers(keys.query_words[i], keys.product_words[j])
             left_out = same if mask == "none" else known or titled
-            positive = i == j or (many and known)
+            positive = i == j or (many and (known or (titled and mask == "words")))
             assert found.positive[i, j] == positive
             assert found.excluded[i, j] == (left_out and not positive)
-            assert found.by_title[i, j] == (titled and not known and i != j)
+            assert found.by_words[i, j] == (titled and not known and i != j)
 
 
 @settings(deadline=None, max_examples=40)
@@ -85,7 +91,12 @@ def test_products_are_alike_by_set_logic(batch: int, seed: int) -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(batch=SIZES, seed=st.integers(0, 2**31), mask=st.sampled_from(["none", "query", "title"]), many=st.booleans())
+@given(
+    batch=SIZES,
+    seed=st.integers(0, 2**31),
+    mask=MASKS,
+    many=st.booleans(),
+)
 def test_parts_of_a_batch_are_judged_as_the_whole(batch: int, seed: int, mask: Any, many: bool) -> None:
     keys = some_keys(seed, batch)
     rows, columns = slice(batch // 2, None), slice(0, batch // 2 + 1)
@@ -100,9 +111,9 @@ def test_padding_of_product_queries_masks_nothing() -> None:
     assert not np.asarray(false_negatives(keys, keys)).any()
 
 
-def test_words_that_nothing_equals_are_in_no_title() -> None:
+def test_words_that_nothing_equals_are_of_no_product() -> None:
     queries = jnp.asarray([[3, -1], [-1, 0], [0, 0], [3, 0]])
-    found = titles_with_all_words(queries, jnp.asarray([[3, -1, 0]] * 4))
+    found = have_all_words(queries, jnp.asarray([[3, -1, 0]] * 4))
     np.testing.assert_array_equal(found[:, 0], [False, False, False, True])
 
 
