@@ -28,7 +28,8 @@ class Twin(nn.Module):
         super().__init__()
         model, objectives = experiment.model, experiment.objectives
         self._pad_id, self._margin, self._scale_max = model.pad_id, objectives.margin, objectives.scale_max
-        self.query, self.title = (_bert(text, model.vocab_size or 0, model.pad_id) for text in (model.query, model.title))
+        vocabulary = model.vocab_size or 0, model.pad_id
+        self.query, self.title = _bert(model.query, *vocabulary), _bert(model.title, *vocabulary)
         self.picture = _vit(model.image)
         widths = (text.transformer.width for text in (model.query, model.title, model.image))
         self.project = nn.ModuleList(nn.Linear(width, model.embedding, bias=False) for width in widths)

@@ -96,9 +96,7 @@ def torch_steps(task: Task, compiled: bool = False) -> Iterator[Any]:
     torch.set_float32_matmul_precision("high")
     device = "cuda" if gpu else "cpu"
     step = train_step(task.experiment, device, bf16=gpu, compiled=compiled)
-    batches = [
-        {name: torch.from_numpy(batch[name]).to(device) for name in NEEDED} for batch in task.read("torch")
-    ]
+    batches = [{name: torch.from_numpy(batch[name]).to(device) for name in NEEDED} for batch in task.read("torch")]
     for batch in _one_of_each_shape(batches):
         before = step(batch)
     for batch in itertools.cycle(batches):

@@ -34,7 +34,8 @@ _LENGTHS = 4  # ours pads to a multiple of this, as each length is compiled once
 def experiment_of(size: Size, batch_size: int | None = None) -> Experiment:
     """The towers of a size, for full-length inputs."""
     if size == "toy":
-        return _experiment(size, TransformerConfig(layers=1, width=32, heads=2), (8, 12), (32, 32), 100, batch_size or 8)
+        layers = TransformerConfig(layers=1, width=32, heads=2)
+        return _experiment(size, layers, (8, 12), (32, 32), 100, batch_size or 8)
     if size == "sketch":
         layers = TransformerConfig(layers=4, width=256, heads=4)
         return _experiment(size, layers, (16, 32), (80, 64), 8192, batch_size or 128)

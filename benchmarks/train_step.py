@@ -57,7 +57,9 @@ _HUGE: dict[Size, _Huge] = {"toy": _Huge(32, 4, 8), "sketch": _Huge(32768, 64, 1
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--device", type=click.Choice(["auto", *get_args(Device)]), default="auto", help="auto: a GPU if JAX has one.")
+@click.option(
+    "--device", type=click.Choice(["auto", *get_args(Device)]), default="auto", help="auto: a GPU if there is one."
+)
 @click.option("--size", type=click.Choice(get_args(Size)), help="Of the towers; base on a GPU, else sketch.")
 @click.option("--batch-size", type=click.IntRange(2), help="Instead of the size's own.")
 @click.option("--data", type=click.Path(exists=True), help="Prepared data, to train on a real catalogue, too.")
@@ -103,7 +105,8 @@ def main(
 
 def _torch_ways(compiles: bool, on_gpu: bool) -> dict[str, Callable[[Task], Iterator[Any]]]:
     if find_spec("torch") is None:
-        click.echo("torch is not installed, so it does not take part; pip install -c requirements.txt -e '.[benchmark]'")
+        remedy = "pip install -c requirements.txt -e '.[benchmark]'"
+        click.echo(f"torch is not installed, so it does not take part; {remedy}")
         return {}
     ways: dict[str, Callable[[Task], Iterator[Any]]] = {}
     if not on_gpu or not compiles:
@@ -165,7 +168,7 @@ def _gpu_rows(racing: _Race, experiment: Experiment, huge: _Huge, device: str) -
 
 
 def _say_what_waits(experiment: Experiment, size: Size, threads: int) -> None:
-    """Names the rows that a GPU would have; at toy size a batch in parts is tried on the CPU, so that it runs at all."""
+    """Names the rows that a GPU would have; at toy size a batch in parts is tried on the CPU, to see that it runs."""
     tried = ""
     if size == "toy":
         _gigabytes(experiment, _HUGE[size], "cpu", threads)
