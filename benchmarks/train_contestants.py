@@ -64,7 +64,7 @@ def settle(device: Device, threads: int) -> None:
 
 
 def ours(task: Task) -> Iterator[Any]:
-    """Steps of the trainer that `make-jax train` uses."""
+    """Steps of the trainer that `make-jax train` uses; gives what the step before said, to be logged."""
     import jax
 
     from make_jax.training.mesh import make_mesh, place_batch
@@ -79,9 +79,8 @@ def ours(task: Task) -> Iterator[Any]:
     for batch in itertools.cycle(batches):
         state, metrics = trainer.step(state, batch)
         # One step is under way while the next is asked for, as in training, where nobody waits for a loss either.
-        jax.block_until_ready(before)
+        yield jax.block_until_ready(before)
         before = metrics
-        yield
 
 
 def torch_steps(task: Task, compiled: bool = False) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,20 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[str, list[dict[str, Any]]]]:
-    """Runs the benchmark in this process: ours makes two steps, torch as many batches and is half as fast."""
+    """Runs the benchmark in this process, with contestants that only read their batches; ours is twice as fast."""
     import train_contestants
     import train_step
 
     def race(starts: Mapping[str, Any], rounds: int, *_: object) -> dict[str, np.ndarray]:
         for start in starts.values():
-            assert len(list(itertools.islice(start(), 2))) == 2
+            assert next(start())["query_ids"].shape == (8, 8)
         return {name: np.full(rounds, 4.0 if name == "ours" else 2.0) for name in starts}
 
-    def torch_steps(task: Any, compiled: bool = False) -> Iterator[None]:
-        return (None for _ in itertools.cycle(task.read("torch")))
+    def ours(task: Any) -> Iterator[Any]:
+        return iter(task.read("ours"))
+
+    def torch_steps(task: Any, compiled: bool = False) -> Iterator[Any]:
+        return iter(task.read("torch"))
 
     def run(*arguments: str) -> tuple[str, list[dict[str, Any]]]:
         file = tmp_path / "rows.json"
@@ -44,7 +48,9 @@ def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tup
     monkeypatch.setattr(train_step, "race", race)
     monkeypatch.setattr(train_step, "in_new_process", lambda function, *args: function(*args))
     monkeypatch.setattr(train_step, "find_spec", lambda name: True)
+    monkeypatch.setattr(train_contestants, "ours", ours)
     monkeypatch.setattr(train_contestants, "torch_steps", torch_steps)
+    monkeypatch.setattr(train_contestants, "step_gigabytes", lambda task: float(task.experiment.training.microbatches))
     monkeypatch.setattr(train_contestants, "settle", lambda *_: None)  # this process has others' tests to run
     return run
 
@@ -66,7 +72,6 @@ def test_rows_of_a_gpu(invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import train_step
 
     monkeypatch.setattr(train_contestants, "find_device", lambda: ("gpu", "NVIDIA H100 80GB HBM3"))
-    monkeypatch.setattr(train_contestants, "step_gigabytes", lambda task: float(task.experiment.training.microbatches))
     monkeypatch.setattr(train_contestants, "step_flops", lambda experiment: 989.5e12 / 8)
     monkeypatch.setattr(train_step, "_GPU_SETTINGS", ())
     _, (step, utilisation, memory) = invoke("--size", "toy", "--set", "objectives.scale=30")
@@ -74,6 +79,32 @@ def test_rows_of_a_gpu(invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (utilisation["value"], utilisation["unit"]) == (50.0, "%")
     assert utilisation["ratio"] == pytest.approx(50 / 45)
     assert (memory["value"], memory["unit"], memory["against"]) == (4.0, "GB", "60 GB")
+
+
+def test_ours_trains_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    import train_contestants
+    from train_sizes import experiment_of
+    from train_step import _HUGE
+
+    from make_jax.overrides import apply_overrides
+
+    task = train_contestants.Task(apply_overrides(experiment_of("toy"), _HUGE["toy"].settings()), "cpu", 2)
+    first, second = itertools.islice(train_contestants.ours(task), 2)
+    assert np.isfinite([first["loss"], second["loss"]]).all()
+    assert first["loss"] != second["loss"]
+    monkeypatch.setattr(train_contestants, "ours", lambda task: iter("ab"))
+    monkeypatch.setattr(train_contestants, "settle", lambda *_: None)
+    assert math.isnan(train_contestants.step_gigabytes(task))  # a CPU does not say
+
+
+def test_flops_are_those_of_three_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import train_contestants
+    from train_sizes import experiment_of
+
+    monkeypatch.setattr(train_contestants, "settle", lambda *_: None)
+    # 12 D² parameters a layer; 8 rows of 8 and 12 tokens and 4 patches.
+    layers = 6 * (12 * 32**2) * 8 * (8 + 12 + 4)
+    assert layers < train_contestants.step_flops(experiment_of("toy")) < 2 * layers
 
 
 def test_a_gpu_that_is_not_there_cannot_be_asked_for() -> None:
