@@ -7,6 +7,7 @@ one at their end, and q, k and v are three products there and one here. The pict
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +94,7 @@ def _vit(image: ImageConfig) -> ViTModel:
     return vit
 
 
-def _sizes(config: TransformerConfig) -> dict[str, float]:
+def _sizes(config: TransformerConfig) -> dict[str, Any]:
     return {
         "hidden_size": config.width,
         "num_hidden_layers": config.layers,
@@ -113,7 +114,8 @@ def train_step(experiment: Experiment, device: str, bf16: bool, compiled: bool) 
     settings = experiment.optimizer
     model = Twin(experiment).to(device).train()
     loss_of = torch.compile(model) if compiled else model
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or name.endswith(("_embeddings.weight", "positions"))
         (others if plain else decayed).append(parameter)
