@@ -69,11 +69,9 @@ def test_ours_races_torch_and_a_gpu_is_waited_for(invoke: Any) -> None:
 
 def test_rows_of_a_gpu(invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import train_contestants
-    import train_step
 
     monkeypatch.setattr(train_contestants, "find_device", lambda: ("gpu", "NVIDIA H100 80GB HBM3"))
     monkeypatch.setattr(train_contestants, "step_flops", lambda experiment: 989.5e12 / 8)
-    monkeypatch.setattr(train_step, "_GPU_SETTINGS", ())
     _, (step, utilisation, memory) = invoke("--size", "toy", "--set", "objectives.scale=30")
     assert (step["name"], step["against"]) == ("step, toy, NVIDIA H100 80GB HBM3", "torch.compile")
     assert (utilisation["value"], utilisation["unit"]) == (50.0, "%")
