@@ -91,13 +91,16 @@ def _write_json(rows: Sequence[Row], json_file: Path) -> None:
     json_file.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def race(contestants: Mapping[str, Starter], rounds: int, seconds: float) -> dict[str, np.ndarray]:
+def race(
+    contestants: Mapping[str, Starter], rounds: int, seconds: float, ready: int = _NOT_COUNTED
+) -> dict[str, np.ndarray]:
     """Lets each contestant make batches, each in a process of its own, one at a time, in turns.
 
     Args:
       contestants: by name, functions that give endless iterators of batches; they are pickled.
       rounds: how many turns of each are counted; one more comes before them, to warm up.
       seconds: how long a turn is.
+      ready: how many batches at the start of a turn are not counted.
 
     Returns:
       Of each contestant float64[rounds], batches per second.
@@ -106,7 +109,7 @@ def race(contestants: Mapping[str, Starter], rounds: int, seconds: float) -> dic
       RuntimeError: a contestant stopped.
     """
     names = list(contestants)
-    running = {name: _Contestant(name, contestants[name]) for name in names}
+    running = {name: _Contestant(name, contestants[name], ready) for name in names}
     speeds: dict[str, list[float]] = {name: [] for name in names}
     try:
         for number in range(rounds + 1):
@@ -127,10 +130,10 @@ def in_new_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 class _Contestant:
     """A process that makes batches when it is its turn."""
 
-    def __init__(self, name: str, start: Starter) -> None:
+    def __init__(self, name: str, start: Starter, ready: int) -> None:
         self._name = name
         self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_take_turns, args=(theirs, start))
+        self._process = _SPAWN.Process(target=_take_turns, args=(theirs, start, ready))
         self._process.start()
         theirs.close()  # so that the pipe ends when the process does
 
@@ -147,18 +150,18 @@ class _Contestant:
         self._process.kill()
 
 
-def _take_turns(pipe: Connection, start: Starter) -> None:
+def _take_turns(pipe: Connection, start: Starter, ready: int) -> None:
     batches = start()
     try:
         while True:
-            pipe.send(_turn(batches, pipe.recv()))
+            pipe.send(_turn(batches, pipe.recv(), ready))
     except EOFError:  # no more turns
         getattr(batches, "close", lambda: None)()
 
 
-def _turn(batches: Iterator[Any], seconds: float) -> float:
+def _turn(batches: Iterator[Any], seconds: float, ready: int) -> float:
     """Batches per second."""
-    for _ in range(_NOT_COUNTED):
+    for _ in range(ready):
         next(batches)
     count, started, passed = 0, time.monotonic(), 0.0
     while count == 0 or passed < seconds:
