@@ -17,8 +17,9 @@ from make_jax.errors import UserError
 from make_jax.overrides import apply_overrides
 from make_jax.run import read_metrics
 from make_jax.training.checkpoints import Checkpoints
-from make_jax.training.loop import NonFiniteLoss, train
+from make_jax.training.loop import train
 from make_jax.training.metrics_log import MetricsLog
+from make_jax.training.policy import NonFiniteLoss
 
 
 def experiment(*overrides: str) -> Experiment:
