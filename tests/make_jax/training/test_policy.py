@@ -20,8 +20,8 @@ from make_jax.training.mesh import make_mesh, place_batch
 from make_jax.training.policy import NonFiniteLoss, check, judge, new_watch
 from make_jax.training.step import Trainer, TrainState, make_trainer
 
-CALM = dict(non_finite="stop", spikes="off")
-WARY = dict(non_finite="skip", spikes="skip", spike_factor=5.0)
+CALM = {"non_finite": "stop", "spikes": "off"}
+WARY = {"non_finite": "skip", "spikes": "skip", "spike_factor": 5.0}
 
 
 class Line:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -51,8 +52,8 @@ def test_a_long_wait_is_told_again_and_again(caplog: pytest.LogCaptureFixture) -
         with watchdog.waiting("input", 7, detail=lambda: "reading shard 5"):
             until(lambda: len(caplog.messages) == 3)
     seconds = [float(line.split("for ")[2].split()[0]) for line in caplog.messages]
-    assert 0.08 < seconds[0]
-    assert all(later >= 2 * sooner * 0.99 for sooner, later in zip(seconds, seconds[1:], strict=False))
+    assert seconds[0] > 0.08
+    assert all(later >= 2 * sooner * 0.99 for sooner, later in pairwise(seconds))
     assert caplog.messages[0].startswith("step 7: waiting for input, for 0.")
     assert "(usually " in caplog.messages[0]
     assert "reading shard 5; nothing is heard of process 2: busy, hanging or gone" in caplog.messages[0]
@@ -85,9 +86,8 @@ def test_a_wait_that_fails_is_over(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_hanging_loop_is_ended() -> None:
     ended: list[str] = []
-    with Watchdog(settings(hang_seconds=0.1), Told(), ended.append) as watchdog:
-        with watchdog.waiting("devices", 12, 4):
-            until(lambda: bool(ended))
+    with Watchdog(settings(hang_seconds=0.1), Told(), ended.append) as watchdog, watchdog.waiting("devices", 12, 4):
+        until(lambda: bool(ended))
     assert ended[0].startswith("step 12: waiting for the devices, which have not done what was launched, for 0.")
     assert "process 1 waits for input of step 7 (reading shard 3)" in ended[0]
     assert ended[0].endswith("this is more than training.hang_seconds 0.1")
