@@ -216,7 +216,7 @@ class _Window:
             "seconds": seconds,
             "examples_per_second": len(steps) * self._config.batch_size / seconds,
             "input_wait": min(self._wait / seconds, 1.0),
-            "learning_rate": float(self._schedule(updates - 1)),
+            "learning_rate": float(self._schedule(max(updates - 1, 0))),
             "records_set_aside": set_aside,
             **({} if moments is None else ranks(moments)),
             **memory(),

@@ -65,10 +65,10 @@ class Watchdog:
 
         detail: what more is known of it; called from the thread.
         """
-        self._wait = _Wait(place, step, steps, detail, time.monotonic())
+        self._wait = wait = _Wait(place, step, steps, detail, time.monotonic())
         try:
             yield
-            self._late[place].append((time.monotonic() - self._wait.began) / steps)
+            self._late[place].append((time.monotonic() - wait.began) / steps)
         finally:
             self._wait = None
 
