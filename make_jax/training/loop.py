@@ -21,7 +21,7 @@ from make_jax.config import Experiment, TrainingConfig
 from make_jax.model import build_model
 from make_jax.training.checkpoints import Checkpoints
 from make_jax.training.feed import DeviceFeed, Feed
-from make_jax.training.health import memory, ranks
+from make_jax.training.health import SparingRanks, memory
 from make_jax.training.hosts import asked_to_stop, is_first
 from make_jax.training.mesh import gathered, make_mesh, replaced
 from make_jax.training.metrics_log import MetricsLog, NoMetrics
@@ -183,6 +183,7 @@ class _Window:
         )
         self._pending: list[tuple[int, Any]] = []
         self._moments: jax.Array | None = None  # of the last step's vectors
+        self._ranks = SparingRanks()
         self.restart()
 
     def restart(self) -> None:
@@ -218,7 +219,7 @@ class _Window:
             "input_wait": min(self._wait / seconds, 1.0),
             "learning_rate": float(self._schedule(max(updates - 1, 0))),
             "records_set_aside": set_aside,
-            **({} if moments is None else ranks(moments)),
+            **({} if moments is None else self._ranks(moments)),
             **memory(),
         }
         for step, record in zip(steps, fetched, strict=True):

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from make_jax.training.health import effective_rank, memory, ranks
+from make_jax.training import health
+from make_jax.training.health import SparingRanks, effective_rank, memory, ranks
 
 
 def of_singular_values(vectors: np.ndarray) -> float:
@@ -36,6 +37,22 @@ def test_ranks_from_one_line_to_all_directions() -> None:
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
 def test_there_is_no_rank_of_nothing(value: float) -> None:
     assert math.isnan(effective_rank(np.full((4, 4), value, np.float32)))
+
+
+def test_ranks_take_a_hundredth_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+
+    def slowly(moments: np.ndarray) -> dict[str, float]:
+        now[0] += 0.5
+        return {"query_rank": 3.0}
+
+    monkeypatch.setattr(health, "ranks", slowly)
+    monkeypatch.setattr(health.time, "monotonic", lambda: now[0])
+    sparing, moments, given = SparingRanks(), np.ones((2, 2, 2)), []
+    for _ in range(11):
+        given.append(bool(sparing(moments)))
+        now[0] += 10
+    assert given == [True, *[False] * 5, True, *[False] * 4]
 
 
 def test_memory_grows_with_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
