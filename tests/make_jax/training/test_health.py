@@ -49,10 +49,10 @@ def test_ranks_take_a_hundredth_of_the_time_at_most(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(health, "ranks", slowly)
     monkeypatch.setattr(health.time, "monotonic", lambda: now[0])
     sparing, moments, given = SparingRanks(), np.ones((2, 2, 2)), []
-    for _ in range(11):
+    for _ in range(7):
         given.append(bool(sparing(moments)))
-        now[0] += 10
-    assert given == [True, *[False] * 5, True, *[False] * 4]
+        now[0] += 20
+    assert given == [True, False, False] * 2 + [True]
 
 
 def test_memory_grows_with_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
