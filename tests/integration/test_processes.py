@@ -57,9 +57,12 @@ def test_each_says_which_other_keeps_it_waiting() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    script = str(Path(__file__).with_name("watched_process.py"))
+    script = Path(__file__).with_name("watched_process.py")
+    environment = os.environ | {"PYTHONPATH": str(script.parents[2])}
     processes = [
-        subprocess.Popen([sys.executable, script, port, str(number), "2", place], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, script, port, str(number), "2", place], env=environment, stderr=subprocess.PIPE, text=True
+        )
         for number, place in enumerate(("devices", "input"))
     ]
     first, second = (process.communicate(timeout=300)[1] for process in processes)
