@@ -1,4 +1,4 @@
-"""What Weights & Biases is told: by a stand-in that takes notes, and by wandb itself, offline, where it is installed."""
+"""What Weights & Biases is told: noted by a stand-in, and taken by wandb itself, offline, where it is installed."""
 
 from __future__ import annotations
 
