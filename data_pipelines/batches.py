@@ -100,6 +100,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             (chunk, group_pictures(chunk.images or (), num_images, image_size, augment, chunk.augment_keys))
             for chunk in chunks
         )
+        self._reading = reading
         self._feed = _Feed(ReadAhead(grouped, 1), prefetch, stall_seconds, reading, bad_records.source)
         self._pixels: Iterator[np.ndarray] | None = _decoded(self._feed, image_size, augment, threads)
         self._stop = weakref.finalize(self, self._feed.stop)
@@ -108,6 +109,11 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     def set_aside(self) -> int:
         """How many products have been set aside so far."""
         return self.bad_records.count
+
+    @property
+    def reading(self) -> str:
+        """What is being read, "" if that is not known."""
+        return self._reading() or ""
 
     def __next__(self) -> dict[str, np.ndarray]:
         """Returns the next batch.

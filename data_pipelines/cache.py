@@ -145,6 +145,11 @@ class CachedBatches(Iterator[dict[str, np.ndarray]]):
         self._ahead = ReadAhead(batches, options.prefetch)
         self._source, self._stall_seconds = source, options.stall_seconds
 
+    @property
+    def reading(self) -> str:
+        """What is being read."""
+        return f"products of {self._source}"
+
     def __next__(self) -> dict[str, np.ndarray]:
         """Returns the next batch.
 

@@ -116,6 +116,7 @@ class BatchesWithNegatives(Iterator[dict[str, np.ndarray]]):
 
     Attributes:
       set_aside: how many damaged products were met so far.
+      reading: what is being read, "" if that is not known.
     """
 
     def __init__(self, batches: ProductBatches, size: int, per_pair: int) -> None:
@@ -125,6 +126,10 @@ class BatchesWithNegatives(Iterator[dict[str, np.ndarray]]):
     @property
     def set_aside(self) -> int:
         return self._batches.set_aside
+
+    @property
+    def reading(self) -> str:
+        return self._batches.reading
 
     def __next__(self) -> dict[str, np.ndarray]:
         """Returns the next batch; raises as the batches taken over."""

@@ -5,7 +5,7 @@ RUN/experiment.json     the configuration, complete
     run.json            command, versions, commit, hardware, data and when
     tokenizer/          as transformers.AutoTokenizer loads it
     checkpoints/        of the training state, to go on from
-    metrics.jsonl       one record a step; tensorboard/ holds the same
+    metrics.jsonl       one record a step; tensorboard/ holds the same, wandb/ and wandb.json too if asked for
     model.safetensors   the parameters, written when training is done
     result.json         steps, number of parameters, last dev metrics, fingerprint of the model
 ```
@@ -38,10 +38,11 @@ from make_jax.errors import UserError
 from make_jax.overrides import from_dict, to_json
 from make_jax.small_files import read_object, write_text, write_whole
 
-# What may differ when a run goes on: none of these changes what is learned.
+# What may differ when a run goes on: none of these changes what is learned, unless a step goes wrong.
 _FREE = ("mesh", "training.log_every", "training.eval_every", "training.checkpoint_every",
          "training.keep_checkpoints", "training.eval_batch_size", "data.prefetch", "data.max_bad_share",
-         "data.stall_seconds")  # fmt: skip
+         "data.stall_seconds", "training.non_finite", "training.spike", "training.max_skipped", "training.slow_",
+         "training.hang_seconds", "training.wandb")  # fmt: skip
 
 # What every run.json and result.json tells.
 _ORIGIN_KEYS = ("command", "versions", "commit", "hardware", "date", "data", "data_fingerprint")

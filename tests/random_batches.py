@@ -8,7 +8,7 @@ import numpy as np
 class Batches:
     """Random batches of 16 for `experiments/tiny.py` with a vocabulary of 64; they depend on their step only."""
 
-    set_aside = 0
+    set_aside, reading = 0, "nowhere"
 
     def __init__(self, start: int) -> None:
         self.step = start

@@ -44,6 +44,7 @@ def demo(workdir: Path, seed: int) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting, as training.steps=500.")
 @click.option("--init-from", metavar="RUN[@STEP]", help="Run, or checkpoint of a run, whose parameters to start with.")
 @click.option("--negatives", metavar="NEGATIVES", help="Hard negatives that mine wrote, for objectives.hard_negatives.")
+@click.option("--compilation-cache", type=PATH, help="Folder that keeps compiled programs for the next start.")
 @click.option("--coordinator", metavar="HOST:PORT", help="Of process 0; found by itself under Slurm and on TPUs.")
 @click.option("--processes", type=click.IntRange(min=1), help="How many train as one; 1: alone, whatever is found.")
 @click.option("--process-id", type=click.IntRange(min=0), help="Which of them this is, from 0.")
@@ -61,6 +62,7 @@ def train(
     init_from: str | None,
     negatives: str | None,
     stopped_code: int,
+    compilation_cache: Path | None,
     **processes: Any,
 ) -> None:
     """Train EXPERIMENT (a Python file); run it again to go on after a stop."""
@@ -71,13 +73,17 @@ def train(
         overrides = (*overrides, f"training.init_from={init_from}")
     if negatives:
         overrides = (*overrides, f"training.negatives={negatives}")
+    if compilation_cache:
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", str(compilation_cache.absolute()))
     try:
         join_processes(**processes)  # before an experiment file or anything else asks jax for its devices
     except ProcessesApart as error:
         stop(str(error), 1)
     loaded = load_experiment(experiment, overrides)
     from make_jax.commands.train import train_run
-    from make_jax.training.loop import NonFiniteLoss
+    from make_jax.training.policy import NonFiniteLoss
 
     try:
         outcome = train_run(loaded, data, workdir)

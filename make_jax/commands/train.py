@@ -42,6 +42,7 @@ from make_jax.training.hosts import on_first, whole_on_host
 from make_jax.training.loop import Evaluate, Outcome, mesh_for, train
 from make_jax.training.mesh import batch_sharding, check_rules
 from make_jax.training.optimizer import check_patterns
+from make_jax.training.wandb_board import check_wandb
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
 
     def begin() -> bool:
         """Make or check the run directory; whether the run in it is done."""
+        check_wandb(experiment.training.wandb)
         # A run that is under way needs the one that it came from no more.
         origin = None if (workdir / "experiment.json").exists() else initial()
         start_run(workdir, experiment, data.tokenizer_path, paths, data.fingerprint, origin and origin.origin, mined)

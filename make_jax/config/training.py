@@ -133,6 +133,13 @@ class TrainingConfig:
     `microbatches` is into how many equal parts the towers cut the batch of a step, one of which is in memory at a time;
     the contrasts are of the whole batch all the same. `negatives` is a directory that `make-jax mine` wrote, for
     objectives.hard_negatives.
+
+    What a run does when something is wrong. A step whose loss or gradient is not finite stops it, or with `non_finite`
+    "skip" leaves the model, optimizer and memory as they were and counts; more than `max_skipped` such steps in all
+    stop it. `spikes` does the same with a loss or gradient norm above `spike_factor` times the median of late steps:
+    "log" only says so. When the loop waits `slow_factor` times as long as it usually does, and at least `slow_seconds`,
+    it says for what; a wait of `hang_seconds` ends the process (0: never). `wandb` is the project at Weights & Biases
+    that gets the numbers, "" for none.
     """
 
     steps: int = 1000
@@ -146,12 +153,21 @@ class TrainingConfig:
     eval_batch_size: int = 256
     init_from: str | None = None
     negatives: str | None = None
+    non_finite: Literal["stop", "skip"] = "stop"
+    spikes: Literal["off", "log", "skip"] = "log"
+    spike_factor: float = 5.0
+    max_skipped: int = 100
+    slow_factor: float = 10.0
+    slow_seconds: float = 60.0
+    hang_seconds: float = 0.0
+    wandb: str = ""
 
     def __post_init__(self) -> None:
         at_least("training", 2, batch_size=self.batch_size)
         at_least("training", 1, steps=self.steps, log_every=self.log_every, eval_batch_size=self.eval_batch_size)
         at_least("training", 1, keep_checkpoints=self.keep_checkpoints, microbatches=self.microbatches)
         at_least("training", 0, eval_every=self.eval_every, checkpoint_every=self.checkpoint_every)
+        self._check_watching()
         require(
             self.batch_size % self.microbatches == 0,
             f"training.batch_size {self.batch_size} is not divisible by training.microbatches {self.microbatches}; use "
@@ -159,6 +175,22 @@ class TrainingConfig:
             "of parts",
         )
         require(0 <= self.seed < SEEDS, f"training.seed is {self.seed}, but a seed is from 0 to {SEEDS - 1}")
+
+    def _check_watching(self) -> None:
+        at_least("training", 0, max_skipped=self.max_skipped, hang_seconds=self.hang_seconds)
+        at_least("training", 1, slow_factor=self.slow_factor)
+        require(
+            self.spike_factor > 1,
+            f"training.spike_factor is {self.spike_factor}, but half of all steps lie above the median; it must be "
+            "above 1, or set training.spikes=off",
+        )
+        require(self.slow_seconds > 0, f"training.slow_seconds is {self.slow_seconds}, but it must be above 0")
+        require(
+            self.hang_seconds == 0 or self.hang_seconds >= self.slow_seconds,
+            f"training.hang_seconds is {self.hang_seconds}, which is less than training.slow_seconds "
+            f"{self.slow_seconds}; a wait is told before it ends the run: raise one or lower the other, or set "
+            "training.hang_seconds=0",
+        )
 
     def check_mesh(self, data: int, fsdp: int) -> None:
         """Refuse a batch that the mesh cannot share out evenly."""

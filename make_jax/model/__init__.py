@@ -47,9 +47,10 @@ class RetrievalModel(Protocol):
     def losses(
         self, params: Params, memory: Any, batch: Batch, rng: jax.Array, layout: NamedSharding | None = None
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        """The training loss of a global batch, then the scalars to log and the memory after this batch.
+        """The training loss of a global batch, then what to log and the memory after this batch.
 
-        It is the sum of what `read` and `compare` find. `layout` says how the rows of a batch lie on a mesh.
+        It is the sum of what `read` and `compare` find. Logged are scalars, and the `moments` of `objectives.spread`.
+        `layout` says how the rows of a batch lie on a mesh.
         """
 
     def embed(self, params: Params, batch: Batch, rng: jax.Array) -> Any:

@@ -17,6 +17,7 @@ from make_jax.objectives.hard_negatives import hard_negatives
 from make_jax.objectives.keywords import Keys, ProductKeys, judge_pairs, judge_products, own_pairs
 from make_jax.objectives.memory import Memory, filled, past_negatives, remember
 from make_jax.objectives.paired import Form, Judge, Known, contrast, shares
+from make_jax.objectives.spread import spread
 
 _SIDES = {
     "qic": ("query", "product"),
@@ -36,7 +37,8 @@ def compare(
     memory: Memory | None,
     chunks: Chunks,
 ) -> tuple[jax.Array, Metrics, Memory | None]:
-    """The weighted sum of the contrasts, what to log, and the memory after this batch.
+    """The weighted sum of the contrasts, what to log (scalars, and the moments of `spread`), and the memory after this
+    batch.
 
     Args:
       config: an objective of weight 0 costs nothing.
@@ -53,6 +55,7 @@ def compare(
         "scale": scalars.scale,
         "weight_text": jnp.mean(embedded.products.weights[:, 0]),
         **_shares(config, batch, chunks),
+        **_spread(embedded),
     }
     if config.contrast == "sigmoid":
         found["bias"] = scalars.bias
@@ -95,6 +98,12 @@ def _shares(config: ObjectivesConfig, batch: Batch, chunks: Chunks) -> Metrics:
     if config.positives == "many":
         logged["positive_share"] = found["positive"] - 1 / len(batch["query_key"])
     return logged
+
+
+def _spread(embedded: Embedded) -> Metrics:
+    products = embedded.products
+    shown = jnp.any(products.weights > 0, axis=1)
+    return spread(*jax.lax.stop_gradient((embedded.queries, products.vector)), shown)
 
 
 def _contrasts(

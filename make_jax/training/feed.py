@@ -20,10 +20,14 @@ class Feed(Protocol):
 
     Attributes:
       set_aside: how many damaged records have been left out so far.
+      reading: what is being read, for messages; "" where that is not known.
     """
 
     @property
     def set_aside(self) -> int: ...
+
+    @property
+    def reading(self) -> str: ...
 
     def __next__(self) -> dict[str, np.ndarray]: ...
 
@@ -41,11 +45,19 @@ class DeviceFeed:
         self._ready: queue.Queue[dict[str, jax.Array] | BaseException] = queue.Queue(depth)
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._placing = False
 
     @property
     def set_aside(self) -> int:
         """How many damaged records have been left out so far."""
         return self._feed.set_aside
+
+    @property
+    def doing(self) -> str:
+        """What the thread is at, for messages."""
+        if self._placing:
+            return "placing a batch on the devices"
+        return f"reading {self._feed.reading or 'the next batch'}"
 
     def __next__(self) -> dict[str, jax.Array]:
         """The next batch; after an error or the end, the same again. The first call starts the reading."""
@@ -78,9 +90,12 @@ class DeviceFeed:
         while not self._closed.is_set():
             item: dict[str, jax.Array] | BaseException
             try:
-                item = place_batch(next(self._feed), self._mesh)
+                batch = next(self._feed)
+                self._placing = True
+                item = place_batch(batch, self._mesh)
             except BaseException as error:  # handed to the training loop, which decides
                 item = error
+            self._placing = False
             self._hand_over(item)
             if isinstance(item, BaseException):
                 return

@@ -6,12 +6,14 @@ import importlib.util
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # its key-value store has no public name
 from jax.experimental import multihost_utils
 
 from make_jax.errors import UserError
@@ -139,3 +141,47 @@ def whole_on_host(tree: Any) -> Any:
 def asked_to_stop(step: int) -> bool:
     """Whether some process was asked to stop by SIGTERM, and this is the step at which all of them do."""
     return multihost_utils.reached_preemption_sync_point(step)
+
+
+class Hosts:
+    """What processes tell each other beside what they compute, through the coordinator; nothing where there is one."""
+
+    _FOLDER = "make_jax/waits"
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return jax.process_count()
+
+    @property
+    def index(self) -> int:
+        """Which of them this is."""
+        return jax.process_index()
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Leave a message, of what JSON knows, in place of this process' last one."""
+        client = distributed.global_state.client
+        if client is None:
+            return
+        try:
+            client.key_value_set(
+                f"{self._FOLDER}/{self.index}", json.dumps({"at": time.time(), **message}), allow_overwrite=True
+            )
+        except jax.errors.JaxRuntimeError as error:  # the run is told by others that the coordinator is gone
+            log.debug("%s", error)
+
+    def heard(self, seconds: float) -> dict[int, dict[str, Any]]:
+        """The messages of the last so many seconds, by process."""
+        client = distributed.global_state.client
+        if client is None:
+            return {}
+        try:
+            entries = client.key_value_dir_get(self._FOLDER)
+        except jax.errors.JaxRuntimeError as error:
+            log.debug("%s", error)
+            return {}
+        messages = {int(key.rpartition("/")[2]): json.loads(text) for key, text in entries}
+        return {number: message for number, message in messages.items() if message["at"] > time.time() - seconds}
+
+
+HOSTS = Hosts()

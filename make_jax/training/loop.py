@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import signal
@@ -16,26 +17,26 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from make_jax.config import Experiment
+from make_jax.config import Experiment, TrainingConfig
 from make_jax.model import build_model
 from make_jax.training.checkpoints import Checkpoints
 from make_jax.training.feed import DeviceFeed, Feed
+from make_jax.training.health import SparingRanks, memory
 from make_jax.training.hosts import asked_to_stop, is_first
 from make_jax.training.mesh import gathered, make_mesh, replaced
 from make_jax.training.metrics_log import MetricsLog, NoMetrics
 from make_jax.training.optimizer import hold as hold_frozen
 from make_jax.training.optimizer import make_optimizer, make_schedule
+from make_jax.training.policy import check
 from make_jax.training.step import Trainer, make_trainer
+from make_jax.training.wandb_board import WandbBoard
+from make_jax.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 
 Batches = Callable[[int], Feed]
 Evaluate = Callable[[Any], dict[str, float]]
-
-
-class NonFiniteLoss(Exception):
-    """The loss is NaN or infinite; names the step. Nothing is saved from that step on."""
 
 
 class Outcome(NamedTuple):
@@ -64,7 +65,7 @@ def train(
 
     Raises:
       UserError: the batch does not fit the mesh, or a checkpoint cannot be restored.
-      NonFiniteLoss: the loss of a step is not finite.
+      NonFiniteLoss: the loss or gradient of a step is not finite and is not to be skipped, or too many were.
     """
     # ---- mesh, model, state -----------------------------------------------------------------------------------------
     config = experiment.training
@@ -84,16 +85,19 @@ def train(
 
         # ---- steps --------------------------------------------------------------------------------------------------
         with (
-            MetricsLog(workdir, start) if is_first() else NoMetrics() as metrics_log,
+            _metrics_log(experiment, workdir, start) as metrics_log,
             _stop_on_signal() as stopped,
             DeviceFeed(batches(start), mesh) as feed,
-            _Window(metrics_log, config.batch_size, schedule, start, config.steps) as window,
+            Watchdog(config) as watchdog,
+            _Window(metrics_log, config, schedule, start, watchdog) as window,
         ):
             step = start
             while step < config.steps and not stopped(step):
-                with window.waiting():
+                with window.waiting(), watchdog.waiting("input", step + 1, detail=lambda: feed.doing):
                     batch = next(feed)
-                state, metrics = trainer.step(state, batch)
+                # What is not on the devices by now has been forgotten, and would be sent again in every step.
+                with watchdog.waiting("launch", step + 1), jax.transfer_guard("disallow"):
+                    state, metrics = trainer.step(state, batch)
                 step += 1
                 window.add(step, metrics)
                 checkpoint = _due(step, config.checkpoint_every)
@@ -101,16 +105,20 @@ def train(
                     window.close(feed.set_aside)
                 if _due(step, config.eval_every) or step == config.steps:
                     window.close(feed.set_aside)
-                    if dev := evaluate(state.params):
+                    with watchdog.waiting("evaluation", step):
+                        dev = evaluate(state.params)
+                    if dev:
                         metrics_log.write(step, {f"dev/{name}": value for name, value in dev.items()})
                     window.restart()
                 if checkpoint:
                     metrics_log.flush()
-                    checkpoints.save(step, state)
+                    with watchdog.waiting("checkpoint", step):
+                        checkpoints.save(step, state)
             # The end, or a signal: what is not saved yet is saved now, its numbers first.
             window.close(feed.set_aside)
             metrics_log.flush()
-            checkpoints.save(step, state)
+            with watchdog.waiting("checkpoint", step):
+                checkpoints.save(step, state)
     return Outcome(state.params, step, step == config.steps)
 
 
@@ -135,7 +143,16 @@ def trainer_for(experiment: Experiment, mesh: Mesh) -> Trainer:
         hold,
         experiment.mesh.rules,
         experiment.training.microbatches,
+        experiment.training,
     )
+
+
+def _metrics_log(experiment: Experiment, workdir: Path, start: int) -> MetricsLog | NoMetrics:
+    if not is_first():
+        return NoMetrics()
+    project = experiment.training.wandb
+    board = WandbBoard(workdir, project, dataclasses.asdict(experiment)) if project else None
+    return MetricsLog(workdir, start, board)
 
 
 def _due(step: int, every: int) -> bool:
@@ -149,14 +166,14 @@ class _Window:
     def __init__(
         self,
         metrics_log: MetricsLog | NoMetrics,
-        batch_size: int,
+        config: TrainingConfig,
         schedule: Callable[[int], Any],
         start: int,
-        steps: int,
+        watchdog: Watchdog,
     ) -> None:
-        self._log, self._batch_size, self._schedule = metrics_log, batch_size, schedule
+        self._log, self._config, self._schedule, self._watchdog = metrics_log, config, schedule, watchdog
         self._bar = tqdm(
-            total=steps,
+            total=config.steps,
             initial=start,
             unit="step",
             desc="train",
@@ -165,6 +182,8 @@ class _Window:
             disable=not is_first(),
         )
         self._pending: list[tuple[int, Any]] = []
+        self._moments: jax.Array | None = None  # of the last step's vectors
+        self._ranks = SparingRanks()
         self.restart()
 
     def restart(self) -> None:
@@ -178,37 +197,39 @@ class _Window:
         yield
         self._wait += time.perf_counter() - began
 
-    def add(self, step: int, metrics: Any) -> None:
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        self._moments = metrics.pop("moments", None)
         self._pending.append((step, metrics))
 
     def close(self, set_aside: int) -> None:
-        """Fetch the window's metrics, refuse a non-finite loss, and write one record a step."""
+        """Fetch the window's metrics, refuse what must not go on, and write one record a step."""
         if not self._pending:
             return
         steps, values = zip(*self._pending, strict=True)
-        fetched = [{name: float(value) for name, value in record.items()} for record in jax.device_get(values)]
+        with self._watchdog.waiting("devices", steps[-1], len(steps)):
+            values, moments = jax.device_get((values, self._moments))
+        fetched = [{name: float(value) for name, value in record.items()} for record in values]
         for step, record in zip(steps, fetched, strict=True):
-            # A gradient that is not finite ruins the parameters although the loss before it was fine.
-            if not math.isfinite(record["loss"]) or not math.isfinite(record["gradient_norm"]):
-                raise NonFiniteLoss(
-                    f"the loss of step {step} is {record['loss']} and the norm of its gradient "
-                    f"{record['gradient_norm']}; the last checkpoint is from before it. Lower "
-                    "optimizer.learning_rate or objectives.scale_max and run the same command in a new --workdir"
-                )
+            check(self._config, step, record)
         seconds = max(time.perf_counter() - self._began, 1e-9)
-        speed = {
+        updates = steps[-1] - int(fetched[-1].get("steps_skipped", 0))
+        last = {
             "seconds": seconds,
-            "examples_per_second": len(steps) * self._batch_size / seconds,
+            "examples_per_second": len(steps) * self._config.batch_size / seconds,
             "input_wait": min(self._wait / seconds, 1.0),
-            "learning_rate": float(self._schedule(steps[-1] - 1)),
+            "learning_rate": float(self._schedule(max(updates - 1, 0))),
             "records_set_aside": set_aside,
+            **({} if moments is None else self._ranks(moments)),
+            **memory(),
         }
         for step, record in zip(steps, fetched, strict=True):
-            self._log.write(step, record | (speed if step == steps[-1] else {}))
+            whole = record | (last if step == steps[-1] else {})
+            # A step that was skipped has numbers that JSON does not know.
+            self._log.write(step, {name: value for name, value in whole.items() if math.isfinite(value)})
         self._bar.set_postfix(
             loss=f"{fetched[-1]['loss']:.3f}",
-            ex_s=f"{speed['examples_per_second']:.0f}",
-            input_wait=f"{speed['input_wait']:.0%}",
+            ex_s=f"{last['examples_per_second']:.0f}",
+            input_wait=f"{last['input_wait']:.0%}",
             refresh=False,
         )
         self._bar.update(len(steps))

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: a JSONL file, TensorBoard and the console's progress bar."""
+"""Where a run's numbers go: a JSONL file, TensorBoard, and Weights & Biases where asked for."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from tensorboardX.summary import scalar
 
 from make_jax.run import read_metrics
 from make_jax.small_files import write_text
+from make_jax.training.wandb_board import WandbBoard
 
 
 class MetricsLog:
     """Appends records {"step": s, ...} to `metrics.jsonl`, line by line, and to TensorBoard; a context manager.
 
-    Opened at `resume_step`, it first drops what a killed run had written past that step: those steps are about
-    to run again.
+    Numbers go to `further`, too, which is closed with it. Opened at `resume_step`, it first drops what a killed run had
+    written past that step: those steps are about to run again.
     """
 
-    def __init__(self, workdir: Path, resume_step: int) -> None:
+    def __init__(self, workdir: Path, resume_step: int, further: WandbBoard | None = None) -> None:
         path = workdir / "metrics.jsonl"
         kept = [record for record in read_metrics(path) if record["step"] <= resume_step]
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._further = further
         # tensorboardX' SummaryWriter writes from a thread, which no flush waits for and a full disk kills silently.
         board = workdir / "tensorboard"
         board.mkdir(exist_ok=True)
@@ -41,6 +43,8 @@ class MetricsLog:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._add_event(step, summary=scalar(name, value))
+        if self._further is not None:
+            self._further.write(step, values)
 
     def _add_event(self, step: int, **content: Any) -> None:
         self._board.write_event(Event(wall_time=time.time(), step=step, **content))
@@ -63,6 +67,9 @@ class MetricsLog:
         except OSError:
             if error is None:  # else the first error says it
                 raise
+        finally:
+            if self._further is not None:
+                self._further.close(failed=error is not None)
 
 
 class NoMetrics:

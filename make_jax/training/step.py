@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from make_jax.config import Rules
+from make_jax.config import Rules, TrainingConfig
 from make_jax.model import RetrievalModel
 from make_jax.training.mesh import batch_sharding, state_shardings
 from make_jax.training.microbatches import gradients
+from make_jax.training.policy import Watch, judge, kept, new_watch
 
 Metrics = dict[str, jax.Array]
 
@@ -25,6 +26,7 @@ class TrainState(NamedTuple):
     params: Any
     optimizer: Any
     memory: Any
+    watch: Watch
 
 
 class Trainer(NamedTuple):
@@ -44,27 +46,34 @@ def make_trainer(
     hold: Callable[[Any], Any] = lambda params: params,
     rules: Rules = (),
     microbatches: int = 1,
+    watching: TrainingConfig | None = None,
 ) -> Trainer:
     """Init and train step as jitted functions with explicit shardings over `mesh`.
 
     Loss and gradients are those of the *global* batch: the arrays are global, so no hand-written averaging over
     devices can scale them wrongly. Randomness is a function of (seed, step), so a resumed run repeats it.
     `hold` cuts the parameters that are not to learn off from the gradient; `rules` are those of `MeshConfig`;
-    `microbatches` see `microbatches.gradients`.
+    `microbatches` see `microbatches.gradients`. `watching` has the policy for steps that go wrong.
     """
+    watching = watching or TrainingConfig()
     gradients_of = gradients(model, hold, microbatches, batch_sharding(mesh))
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
 
     def fresh() -> TrainState:
         params = model.init(init_key)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), model.init_memory())
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), model.init_memory(), new_watch())
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(dropout_key, state.step)
         (loss, (metrics, memory)), found = gradients_of(state.params, state.memory, batch, key)
         updates, moments = optimizer.update(found, state.optimizer, state.params)
-        metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(found)}
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), moments, memory), metrics
+        norms = {name: optax.tree.norm(tree) for name, tree in (("gradient", found), ("parameter", state.params))}
+        skip, watch, judged = judge(watching, state.watch, loss, norms["gradient"])
+        after = TrainState(state.step, optax.apply_updates(state.params, updates), moments, memory, state.watch)
+        after = kept(skip, state, after)._replace(step=state.step + 1, watch=watch)
+        metrics |= {f"{name}_norm": norm for name, norm in norms.items()}
+        metrics["update_ratio"] = optax.tree.norm(updates) / norms["parameter"]
+        return after, {"loss": loss, **metrics, **judged}
 
     shapes = jax.eval_shape(fresh)
     shardings = state_shardings(shapes, mesh, rules)

@@ -40,6 +40,10 @@ class Watched:
     def set_aside(self) -> int:
         return self._feed.set_aside
 
+    @property
+    def reading(self) -> str:
+        return self._feed.reading
+
     def __next__(self) -> dict[str, np.ndarray]:
         batch = next(self._feed)
         self.pairs.append([batch["query_key"].tolist(), batch["product_key"].tolist()])

@@ -53,6 +53,25 @@ def test_two_processes_make_one_run(tiny_data: Path, trained: Path, tmp_path: Pa
     assert open_run(run).result["dev"]
 
 
+def test_each_says_which_other_keeps_it_waiting() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    script = Path(__file__).with_name("watched_process.py")
+    environment = os.environ | {"PYTHONPATH": str(script.parents[2])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, port, str(number), "2", place], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for number, place in enumerate(("devices", "input"))
+    ]
+    first, second = (process.communicate(timeout=300)[1] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert "step 9: waiting for the devices" in first
+    assert "by process 0; process 1 waits for input of step 9 (by process 1)" in first
+    assert "process 0 waits for the devices, which have not done what was launched of step 9" in second
+
+
 def test_sigterm_to_one_of_them_stops_and_saves_all(tiny_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     settings = ("--set", "training.steps=100000", "--set", "training.checkpoint_every=0")

@@ -71,7 +71,13 @@ def test_the_fingerprint_follows_the_model(run: Path, tmp_path: Path, tokenizer:
 
 
 def test_a_run_goes_on_with_other_habits_but_not_as_another_model(run: Path, tmp_path: Path, tokenizer: Path) -> None:
-    start_run(run, experiment("training.log_every=1", "mesh.data=4"), tokenizer, [str(tmp_path)], "f" * 64)
+    start_run(
+        run,
+        experiment("training.log_every=1", "mesh.data=4", "training.non_finite=skip"),
+        tokenizer,
+        [str(tmp_path)],
+        "f" * 64,
+    )
     with pytest.raises(UserError, match=r"another model \(.*learning_rate 0\.003 there, 1\.0 here"):
         start_run(run, experiment("optimizer.learning_rate=1"), tokenizer, [str(tmp_path)], "f" * 64)
     with pytest.raises(UserError, match="other data"):

@@ -16,6 +16,7 @@ FOREIGN = {
     "scann": {"make_jax/retrieval/scann_backend.py"},
     "transformers": {"data_pipelines/tokenizer.py"},
     "tokenizers": {"data_pipelines/tokenizer.py", "data_pipelines/tokenizer_training.py"},
+    "wandb": {"make_jax/training/wandb_board.py"},
     "tensorflow": {"data_pipelines/host_tensorflow.py"},
 }
 

@@ -17,7 +17,7 @@ from make_jax.training.mesh import make_mesh
 class Counting:
     """Batches that hold their number; fails at `broken`."""
 
-    set_aside = 3
+    set_aside, reading = 3, "numbers"
 
     def __init__(self, broken: int = -1) -> None:
         self.given, self.broken, self.closed = 0, broken, False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from make_jax.errors import UserError
 from make_jax.overrides import apply_overrides
 from make_jax.run import read_metrics
 from make_jax.training.checkpoints import Checkpoints
-from make_jax.training.loop import NonFiniteLoss, train
+from make_jax.training.loop import train
 from make_jax.training.metrics_log import MetricsLog
+from make_jax.training.policy import NonFiniteLoss
 
 
 def experiment(*overrides: str) -> Experiment:
@@ -41,9 +43,11 @@ def test_every_step_is_recorded_and_dev_metrics_when_due(tmp_path: Path) -> None
     records = read_metrics(tmp_path / "metrics.jsonl")
     assert [r["step"] for r in records if "loss" in r] == [1, 2, 3, 4, 5, 6]
     assert [r["step"] for r in records if "dev/r_precision" in r] == [3, 6]
-    for name in ("examples_per_second", "input_wait", "learning_rate", "seconds"):
+    for name in ("examples_per_second", "input_wait", "learning_rate", "seconds", "host_memory_gib"):
         assert [r["step"] for r in records if name in r] == [3, 4, 6]
     assert all(0 <= r["input_wait"] <= 1 for r in records if "input_wait" in r)
+    assert 1 <= next(r for r in records if "seconds" in r)["product_rank"] <= 32
+    assert all(-4.5 < r["query_uniformity"] <= 0 < r["update_ratio"] < 1 for r in records if "loss" in r)
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
@@ -65,6 +69,28 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_step(tmp_path: Path) -> N
     recorded = [r["loss"] for r in read_metrics(tmp_path / "metrics.jsonl")]
     assert np.isfinite(recorded).all()
     assert (Checkpoints(tmp_path / "checkpoints", 2).latest() or 0) <= len(recorded)
+
+
+def test_what_is_skipped_and_what_is_waited_for_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Batches):
+        def __next__(self) -> dict[str, np.ndarray]:
+            if self.step == 4:
+                time.sleep(2.0)
+            return super().__next__()
+
+    wild = "optimizer.learning_rate=1e30", "optimizer.clip_norm=1e30", "optimizer.warmup_share=0"
+    wild += "model.modalities=title", "objectives.query_image=0"  # less to compile
+    watched = "training.non_finite=skip", "training.slow_seconds=0.3", "training.slow_factor=2", "training.log_every=1"
+    outcome = train(experiment(*wild, *watched), tmp_path, Slow, no_dev)
+    assert outcome.finished
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    skipped = [r for r in records if "gradient_norm" not in r]
+    assert [r["step"] for r in records] == [1, 2, 3, 4, 5, 6]
+    assert len(skipped) == records[-1]["steps_skipped"] > 0
+    assert all(np.isfinite(leaf).all() for leaf in _leaves(outcome.params))
+    assert f"{len(skipped)} so far" in caplog.text
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert any(": waiting for input, for" in line and "reading nowhere" in line for line in caplog.messages)
 
 
 class SignalAfter:
