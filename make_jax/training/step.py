@@ -19,12 +19,21 @@ Metrics = dict[str, jax.Array]
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes; `step` int32 counts the steps done, `memory` is the model's."""
+    """Everything that a step changes; `step` int32 counts the steps done, `memory` is the model's.
+
+    `average` is that of the parameters, an empty tuple where none is kept.
+    """
 
     step: jax.Array
     params: Any
     optimizer: Any
     memory: Any
+    average: Any = ()
+
+    @property
+    def settled(self) -> Any:
+        """The parameters to judge and to use: the average where there is one."""
+        return self.average or self.params
 
 
 class Trainer(NamedTuple):
@@ -44,27 +53,31 @@ def make_trainer(
     hold: Callable[[Any], Any] = lambda params: params,
     rules: Rules = (),
     microbatches: int = 1,
+    ema_decay: float = 0.0,
 ) -> Trainer:
     """Init and train step as jitted functions with explicit shardings over `mesh`.
 
     Loss and gradients are those of the *global* batch: the arrays are global, so no hand-written averaging over
     devices can scale them wrongly. Randomness is a function of (seed, step), so a resumed run repeats it.
     `hold` cuts the parameters that are not to learn off from the gradient; `rules` are those of `MeshConfig`;
-    `microbatches` see `microbatches.gradients`.
+    `microbatches` see `microbatches.gradients`; `ema_decay` see `averaged`, 0 keeps no average.
     """
     gradients_of = gradients(model, hold, microbatches, batch_sharding(mesh))
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
 
     def fresh() -> TrainState:
         params = model.init(init_key)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), model.init_memory())
+        average = jax.tree.map(jnp.zeros_like, params) if ema_decay else ()
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), model.init_memory(), average)
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(dropout_key, state.step)
         (loss, (metrics, memory)), found = gradients_of(state.params, state.memory, batch, key)
         updates, moments = optimizer.update(found, state.optimizer, state.params)
         metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(found)}
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), moments, memory), metrics
+        params = optax.apply_updates(state.params, updates)
+        average = averaged(state.average, params, state.step, ema_decay) if ema_decay else ()
+        return TrainState(state.step + 1, params, moments, memory, average), metrics
 
     shapes = jax.eval_shape(fresh)
     shardings = state_shardings(shapes, mesh, rules)
@@ -80,3 +93,14 @@ def make_trainer(
             donate_argnums=0,
         ),
     )
+
+
+def averaged(average: Any, params: Any, steps: jax.Array, decay: float) -> Any:
+    """The moving average after one more step; steps: how many there were before it.
+
+    decay · average + (1 − decay) · params, with decay at most steps / (steps + 9), so that the average begins as the
+    parameters after the first step, whatever it was, and is not held back by the first ones.
+    """
+    taken = jnp.maximum(1 - decay, 9 / (steps + 9))
+    # In this form what does not change stays what it is to the last bit.
+    return jax.tree.map(lambda mean, leaf: mean + taken.astype(mean.dtype) * (leaf - mean), average, params)
