@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "experiments" / "tiny.py"
 PARTS = ("kills", "devices", "disk", "memory")
 GRACE = 30.0  # seconds that a cluster gives between SIGTERM and the end
+FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 STEPS_A_KILL = 30  # more than a run gets on between two of them
 TOLERANCE = 2e-4  # of losses on other meshes, relative
 MOST_GROWTH = 1.02  # of the memory of 1,000 steps over that after the first 200
@@ -57,10 +58,11 @@ class Setup:
         return [*train, "--data", str(self.data), "--workdir", str(run), *options]
 
     def start(self, run: Path, *settings: str, devices: int = 1) -> subprocess.Popen[str]:
-        flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+        flags = f"{FAST_COMPILE} --xla_force_host_platform_device_count={devices}"
         environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-        environment |= {"JAX_COMPILATION_CACHE_DIR": str(self.workdir / "compiled")}  # every start compiles the same
-        environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        # Every start compiles the same.
+        environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(self.workdir / "compiled"))
+        environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         return subprocess.Popen(
             self.command(run, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )

@@ -20,7 +20,7 @@ class Compilations:
         count, self._count = self._count, 0
         return count
 
-    def _heard(self, event: str, _seconds: float, **_: Any) -> None:
+    def _heard(self, event: str, duration_secs: float, **_: Any) -> None:
         self._count += event == _COMPILED
 
     def __enter__(self) -> Self:
