@@ -42,7 +42,10 @@ class NonFiniteLoss(Exception):
 
 
 class Outcome(NamedTuple):
-    """How training ended: the parameters to use, the steps done, and whether those are all that were asked for."""
+    """How training ended: the parameters to use, the steps done, and whether there is nothing left to do.
+
+    After the last step that is its evaluation.
+    """
 
     params: Any
     step: int
@@ -98,15 +101,18 @@ def train(
             _Window(metrics_log, config.batch_size, schedule, start, config.steps) as window,
         ):
 
-            def judge(step: int, state: TrainState) -> None:
-                if dev := stop.unless_stopped(lambda: evaluate(state.settled)):
+            def judge(step: int, state: TrainState) -> bool:
+                """Evaluate a step, unless told to stop; whether that was done."""
+                dev = stop.unless_stopped(lambda: evaluate(state.settled))
+                if dev:
                     judged[step] = dev
                     metrics_log.write(step, dev_record(dev))
                 window.restart()
+                return dev is not None
 
-            step = start
+            step, whole = start, True
             if _evaluated(step, config) and step not in judged:
-                judge(step, state)
+                whole = judge(step, state)
             while step < config.steps and not stop.heard(step):
                 with window.waiting():
                     batch = stop.unless_stopped(lambda: next(feed))
@@ -123,13 +129,13 @@ def train(
                     metrics_log.flush()
                     checkpoints.save(step, state)
                 if evaluated:
-                    judge(step, state)
+                    whole = judge(step, state)
             # The end, or a signal: what is not saved yet is saved now, its numbers first.
             window.close(feed.set_aside)
             metrics_log.flush()
             checkpoints.save(step, state)
             checkpoints.prune()
-    return Outcome(state.settled, step, step == config.steps)
+    return Outcome(state.settled, step, step == config.steps and whole)
 
 
 def _judged_before(workdir: Path, step: int) -> Judged:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from random_batches import Batches
 
@@ -20,7 +16,6 @@ from make_jax.config import Experiment
 from make_jax.errors import UserError
 from make_jax.overrides import apply_overrides
 from make_jax.run import read_metrics
-from make_jax.training.checkpoint_files import saved_steps
 from make_jax.training.checkpoints import Checkpoints
 from make_jax.training.loop import NonFiniteLoss, train
 from make_jax.training.metrics_log import MetricsLog
@@ -88,7 +83,7 @@ class SignalAfter:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_run_goes_on_exactly(tmp_path: Path, number: signal.Signals) -> None:
-    config = experiment("training.checkpoint_every=0", "training.eval_every=1", "training.ema_decay=0.6")
+    config = experiment("training.checkpoint_every=0", "training.eval_every=1")
     before = signal.getsignal(number)
     whole = train(config, tmp_path / "whole", Batches, no_dev)
     stopped = train(config, tmp_path / "cut", Batches, SignalAfter(4, number))
@@ -106,91 +101,6 @@ def _leaves(params: object) -> list[np.ndarray]:
     import jax
 
     return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
-
-
-def test_the_average_is_judged_and_is_what_the_run_brings(tmp_path: Path) -> None:
-    seen: dict[str, list[list[np.ndarray]]] = {"params": [], "average": []}
-    ends = {}
-    for name, decay in (("params", 0.0), ("average", 0.6)):
-        config = experiment("training.checkpoint_every=0", "training.eval_every=1", f"training.ema_decay={decay}")
-        ends[name] = train(
-            config, tmp_path / name, Batches, lambda params, to=seen[name]: to.append(_leaves(params)) or {}
-        )
-    for position, final in enumerate(_leaves(ends["average"].params)):
-        mean = np.zeros_like(final)
-        for step, leaves in enumerate(seen["params"]):
-            decay = min(0.6, step / (step + 9))
-            mean = decay * mean + (1 - decay) * leaves[position]
-            np.testing.assert_allclose(seen["average"][step][position], mean, rtol=1e-5, atol=1e-7)
-        np.testing.assert_array_equal(final, seen["average"][-1][position])
-    # The first average is the parameters themselves, bit by bit.
-    for ours, theirs in zip(seen["average"][0], seen["params"][0], strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-def _sigterm_after(seconds: float) -> None:
-    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM)).start()
-
-
-def test_a_signal_leaves_a_long_evaluation_which_is_made_up_for(tmp_path: Path) -> None:
-    config = experiment("training.checkpoint_every=0", "training.eval_every=3")
-
-    def long(params: object) -> dict[str, float]:
-        _sigterm_after(0.1)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            time.sleep(0.01)
-        return {"r_precision": 0.0}
-
-    began = time.monotonic()
-    assert train(config, tmp_path, Batches, long)[1:] == (3, False)
-    assert time.monotonic() - began < 100
-    assert saved_steps(tmp_path / "checkpoints") == [3]
-    assert train(config, tmp_path, Batches, lambda params: {"r_precision": 0.5}).finished
-    records = read_metrics(tmp_path / "metrics.jsonl")
-    assert [(r["step"], r["dev/r_precision"]) for r in records if "dev/r_precision" in r] == [(3, 0.5), (6, 0.5)]
-
-
-def test_a_signal_does_not_wait_for_a_stalled_reader(tmp_path: Path) -> None:
-    class Stalls(Batches):
-        def __next__(self) -> dict[str, np.ndarray]:
-            if self.step == 4:
-                _sigterm_after(0.5)  # the steps before are done by then, or are not
-                threading.Event().wait(20)
-            return super().__next__()
-
-    outcome = train(experiment(), tmp_path, Stalls, no_dev)
-    assert not outcome.finished
-    assert saved_steps(tmp_path / "checkpoints") == [outcome.step]
-
-
-def test_the_best_is_kept_even_if_the_last_evaluation_decides(tmp_path: Path) -> None:
-    values = iter([0.5, 0.7, 0.9])
-    settings = ("training.eval_every=2", "training.keep_checkpoints=1", "training.keep_best=1")
-
-    def dev(params: object) -> dict[str, float]:
-        return {"r_precision": next(values)}
-
-    train(experiment(*settings), tmp_path / "rising", Batches, dev)
-    assert saved_steps(tmp_path / "rising" / "checkpoints") == [6]
-    values = iter([0.5, 0.7, 0.6])
-    train(experiment(*settings), tmp_path / "falling", Batches, dev)
-    assert saved_steps(tmp_path / "falling" / "checkpoints") == [4, 6]
-
-
-def test_many_steps_need_no_more_memory_and_compile_nothing_more(tmp_path: Path) -> None:
-    held = []
-
-    def sample(params: object) -> dict[str, float]:
-        held.append(psutil.Process().memory_info().rss)
-        return {}
-
-    habits = ("training.steps=160", "training.eval_every=20", "training.checkpoint_every=20", "training.log_every=20")
-    train(experiment(*habits), tmp_path, Batches, sample)
-    assert np.mean(held[-3:]) < 1.03 * np.mean(held[2:5])
-    compiled = [r["compilations"] for r in read_metrics(tmp_path / "metrics.jsonl") if "compilations" in r]
-    assert compiled[0] > 0
-    assert not any(compiled[2:])
 
 
 def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
