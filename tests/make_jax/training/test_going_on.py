@@ -152,7 +152,9 @@ def test_an_evaluation_that_is_killed_costs_no_step(tmp_path: Path) -> None:
     assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl") if "loss" in r] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_signal_does_not_wait_for_a_stalled_reader(tmp_path: Path) -> None:
+def test_a_signal_does_not_wait_for_a_stalled_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("make_jax.training.feed._PATIENCE", 0.1)
+
     class Stalls(Batches):
         def __next__(self) -> dict[str, np.ndarray]:
             if self.step == 4:
@@ -182,7 +184,7 @@ def test_many_steps_need_no_more_memory_and_compile_nothing_more(tmp_path: Path)
         held.append(psutil.Process().memory_info().rss)
         return {}
 
-    habits = ("training.steps=400", "training.eval_every=50", "training.checkpoint_every=50", "training.log_every=25")
+    habits = ("training.steps=240", "training.eval_every=30", "training.checkpoint_every=30", "training.log_every=15")
     train(experiment(*habits), tmp_path, Batches, sample)
     assert np.mean(held[-3:]) < 1.03 * np.mean(held[2:5])
     compiled = [r["compilations"] for r in read_metrics(tmp_path / "metrics.jsonl") if "compilations" in r]
