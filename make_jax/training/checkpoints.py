@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from make_jax.errors import UserError
-from make_jax.formats import check_format
+from make_jax.formats import check_format, differing_arrays
 from make_jax.training.checkpoint_files import (
     ARRAYS,
     DELETED,
@@ -35,7 +35,6 @@ from make_jax.training.step import TrainState
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax narrates every save, and prints what it raises
 
 _AT_A_TIME = 256 << 20  # bytes of arrays that are read before they are checked
-_SHOWN = 3  # names in a message
 
 Keep = Callable[[Sequence[int]], Container[int]]
 
@@ -145,25 +144,17 @@ def _check_arrays(path: Path, target: TrainState) -> None:
     """Refuse a checkpoint of another format, or whose arrays are not those of `target`."""
     record = read_record(path)
     check_format(path, record)
-    there = {path_name(name): leaf.shape for name, leaf in jax.tree_util.tree_leaves_with_path(_metadata(path))}
-    here = {path_name(name): leaf.shape for name, leaf in jax.tree_util.tree_leaves_with_path(_stored(target))}
-    different = {
-        "missing": here.keys() - there.keys(),
-        "not wanted": there.keys() - here.keys(),
-        "of another shape": {name for name in here.keys() & there.keys() if here[name] != there[name]},
-    }
-    told = [f"{_named(names)} {what}" for what, names in different.items() if names]
-    if told:
+    there = dict(_named_leaves(_metadata(path)))
+    if different := differing_arrays(there, dict(_named_leaves(_stored(target)))):
         by = f", written by make_jax {record['make_jax']}," if "make_jax" in record else ""
         raise UserError(
-            f"{path}: this checkpoint{by} is not of this model ({'; '.join(told)}); use the version and settings that "
-            "it was written with, or choose another --workdir"
+            f"{path}: this checkpoint{by} is not of this model ({different}); use the version and settings that it was "
+            "written with, or choose another --workdir"
         )
 
 
-def _named(names: set[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(sorted(names)[:_SHOWN]) + more
+def _named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    return ((path_name(place), leaf) for place, leaf in jax.tree_util.tree_leaves_with_path(tree))
 
 
 def saved_params(folder: Path, step: int) -> dict[str, Any]:
@@ -194,9 +185,9 @@ def damage(path: Path) -> str | None:
     try:
         for names in _portions(path):
             read = _read(path, names.__contains__)
-            for place, leaf in jax.tree_util.tree_leaves_with_path(read):
+            for name, leaf in _named_leaves(read):
                 if isinstance(leaf, np.ndarray) and not _finite(leaf):
-                    return f"{path_name(place)} is not finite"
+                    return f"{name} is not finite"
     except (ValueError, KeyError, TypeError, OSError) as error:
         return _reason(error)
     return None
@@ -210,8 +201,8 @@ def _portions(path: Path) -> Iterator[set[str]]:
     """The names of all arrays, so many at a time as fit into memory easily."""
     names: set[str] = set()
     size = 0
-    for place, leaf in jax.tree_util.tree_leaves_with_path(_metadata(path)):
-        names.add(path_name(place))
+    for name, leaf in _named_leaves(_metadata(path)):
+        names.add(name)
         size += int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize
         if size >= _AT_A_TIME:
             yield names

@@ -16,6 +16,7 @@ import pytest
 
 from experiments import tiny
 from make_jax import __version__
+from make_jax.commands.embed import TrainedModel
 from make_jax.config import Experiment, FusionConfig
 from make_jax.errors import UserError
 from make_jax.model import build_model
@@ -115,6 +116,14 @@ def test_a_run_of_another_format_is_refused(run: Path, tmp_path: Path, tokenizer
     for use in (open_run, lambda path: start_run(path, experiment(), tokenizer, [str(tmp_path)], "f" * 64)):
         with pytest.raises(UserError, match=r"format 2 of make_jax 7\.1\.0; here is make_jax .* which reads format 1"):
             use(run)
+
+
+def test_parameters_that_this_version_would_leave_out_are_refused(run: Path) -> None:
+    """As when another version made more of the same settings: its model would only seem to work."""
+    more = parameters() | {"cross_modal_extra": {"kernel": np.ones((2, 2), np.float32)}}
+    finish_run(run, more, {"steps": 30, "dev": {}})
+    with pytest.raises(UserError, match=r"with other parameters .*\(cross_modal_extra/kernel not wanted\); use that"):
+        TrainedModel.open(run)
 
 
 def test_a_run_goes_on_with_other_habits_but_not_as_another_model(run: Path, tmp_path: Path, tokenizer: Path) -> None:
