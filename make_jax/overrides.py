@@ -10,7 +10,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,25 @@ def apply_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experim
 
 
 def from_dict(tree: dict[str, Any]) -> Experiment:
-    """The inverse of `dataclasses.asdict`; raises UserError for unknown or missing keys and wrong types."""
+    """The inverse of `dataclasses.asdict`; raises UserError for unknown keys and wrong types.
+
+    Keys that are missing have their defaults: what an older version stored knows nothing of later settings.
+    """
     return typing.cast(Experiment, _build(Experiment, tree, ""))
+
+
+def unknown_settings(tree: dict[str, Any]) -> list[str]:
+    """The keys of a stored experiment that there are no settings for, such as "model.image.stem"."""
+    return list(_unknown(Experiment, tree, ""))
+
+
+def _unknown(section: type, tree: dict[str, Any], where: str) -> Iterator[str]:
+    hints = typing.get_type_hints(section)
+    for key, value in tree.items():
+        if key not in hints:
+            yield where + key
+        elif dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
+            yield from _unknown(typing.cast(type, hints[key]), value, f"{where}{key}.")
 
 
 def to_json(experiment: Experiment) -> str:
@@ -136,14 +153,19 @@ def _build(section: type, tree: Any, where: str) -> Any:
             values[key] = _build(typing.cast(type, kind), value, f"{where}{key}.")
         else:
             values[key] = _check(f"{where}{key}", kind, value)
-    missing = [f"{where}{key}" for key in typing.get_type_hints(section) if key not in values]
+    missing = [f"{where}{field.name}" for field in dataclasses.fields(section) if _must_be_given(field, values)]
     if missing:
-        raise UserError(f"{', '.join(missing)}: missing, but a stored experiment has every setting")
+        raise UserError(f"{', '.join(missing)}: missing, but it has no default")
     try:
         return section(**values)
     except UserError as error:
         # A section that is used in several places says ".key", for it cannot know which of them it is.
         raise UserError(re.sub(r"(?<![\w.])\.(?=[a-z])", where, str(error))) from error
+
+
+def _must_be_given(field: dataclasses.Field[Any], values: dict[str, Any]) -> bool:
+    has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    return field.name not in values and not has_default
 
 
 def _options(kind: Any) -> tuple[Any, ...]:

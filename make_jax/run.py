@@ -2,7 +2,7 @@
 
 ```
 RUN/experiment.json     the configuration, complete
-    run.json            command, versions, commit, hardware, data and when
+    run.json            format, command, versions, commit, hardware, data and when
     tokenizer/          as transformers.AutoTokenizer loads it
     checkpoints/        of the training state, to go on from
     metrics.jsonl       one record a step; tensorboard/ holds the same, wandb/ and wandb.json too if asked for
@@ -35,12 +35,13 @@ from data_pipelines.atomic import atomic_directory
 from make_jax import __version__
 from make_jax.config import Experiment
 from make_jax.errors import UserError
-from make_jax.overrides import from_dict, to_json
+from make_jax.formats import check_format, written
+from make_jax.overrides import from_dict, to_json, unknown_settings
 from make_jax.small_files import read_object, write_text, write_whole
 
 # What may differ when a run goes on: none of these changes what is learned, unless a step goes wrong.
 _FREE = ("mesh", "training.log_every", "training.eval_every", "training.checkpoint_every",
-         "training.keep_checkpoints", "training.eval_batch_size", "data.prefetch", "data.max_bad_share",
+         "training.keep_", "training.best_", "training.eval_batch_size", "data.prefetch", "data.max_bad_share",
          "data.stall_seconds", "training.non_finite", "training.spike", "training.max_skipped", "training.slow_",
          "training.hang_seconds", "training.wandb")  # fmt: skip
 
@@ -86,7 +87,8 @@ def start_run(
         raise UserError(f"{path}: this is a file, a run needs a folder; choose another --workdir")
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path}: this folder is not empty and holds no run; choose another --workdir")
-    origin = provenance() | {"data": [_absolute(path) for path in data_paths], "data_fingerprint": data_fingerprint}
+    origin = written() | provenance()
+    origin |= {"data": [_absolute(path) for path in data_paths], "data_fingerprint": data_fingerprint}
     origin |= {"init_from": init_from} if init_from else {}
     origin |= {"negatives": negatives} if negatives else {}
     with atomic_directory(path, lambda _: "is not empty") as made:
@@ -110,14 +112,14 @@ def _copy_files(source: Path, target: Path) -> None:
 def _refuse_other_model(
     path: Path, experiment: Experiment, data_fingerprint: str, negatives: dict[str, Any] | None
 ) -> None:
-    different = differences(_read_experiment(path), experiment)
+    origin = _read_origin(path)
+    different = differences(_read_experiment(path, origin), experiment)
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         raise UserError(
             f"{path}: this run is of another model ({'; '.join(different[:3])}{more}); choose another --workdir or "
             "the settings it was started with"
         )
-    origin = read_object(path / "run.json", _REMEDY, _ORIGIN_KEYS)
     if origin["data_fingerprint"] != data_fingerprint:
         raise UserError(
             f"{path}: this run was trained on other data ({', '.join(origin['data'])}, fingerprint "
@@ -163,12 +165,10 @@ def open_run(path: Path) -> Run:
     Raises:
       UserError: no run, one that is not finished, or one whose files do not fit its record.
     """
-    if not (path / "experiment.json").exists():
-        raise UserError(f"{path}: there is no run here (experiment.json is missing); make one with make-jax train")
-    experiment = _read_experiment(path)
+    experiment = read_experiment(path)
+    origin = _read_origin(path)
     if not (path / "result.json").exists():
         raise UserError(f"{path}: this run is not finished; run the same make-jax train command again to go on")
-    origin = read_object(path / "run.json", _REMEDY, _ORIGIN_KEYS)
     result = read_object(path / "result.json", _REMEDY, _RESULT_KEYS)
     if not (path / "model.safetensors").exists():
         raise UserError(f"{path / 'model.safetensors'}: this file is missing; restore the folder or train again")
@@ -182,9 +182,24 @@ def open_run(path: Path) -> Run:
     return Run(path, experiment, params, path / "tokenizer", found, origin, result)
 
 
+def read_experiment(path: Path) -> Experiment:
+    """The experiment of a run, finished or not, whichever version began it.
+
+    Raises:
+      UserError: no run, a damaged one, or one of a version whose files or settings this one does not know.
+    """
+    if not (path / "experiment.json").exists():
+        raise UserError(f"{path}: there is no run here (experiment.json is missing); make one with make-jax train")
+    return _read_experiment(path, _read_origin(path))
+
+
 def _fingerprint(path: Path) -> str:
-    """sha256 over what decides a vector: model settings, parameters, tokenizer."""
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(_read_experiment(path).model), sort_keys=True).encode())
+    """sha256 over what decides a vector: model settings as they are stored, parameters, tokenizer.
+
+    So it stays what it is when later versions have more settings.
+    """
+    stored = read_object(path / "experiment.json", _REMEDY, ["model"])["model"]
+    digest = hashlib.sha256(json.dumps(stored, sort_keys=True).encode())
     for file in [path / "model.safetensors", *sorted((path / "tokenizer").rglob("*"))]:
         if file.is_file():
             with file.open("rb") as stream:
@@ -192,12 +207,25 @@ def _fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_experiment(path: Path) -> Experiment:
-    file = path / "experiment.json"
+def _read_origin(path: Path) -> dict[str, Any]:
+    origin = read_object(path / "run.json", _REMEDY, _ORIGIN_KEYS)
+    check_format(path, origin)
+    return origin
+
+
+def _read_experiment(path: Path, origin: dict[str, Any]) -> Experiment:
+    """Settings that an older version did not have are at their defaults."""
+    file, version = path / "experiment.json", origin["versions"].get("make_jax")
+    tree = read_object(file, _REMEDY)
+    if unknown := unknown_settings(tree):
+        raise UserError(
+            f"{file}: make_jax {version} wrote this with settings that make_jax {__version__} does not have "
+            f"({', '.join(unknown)}); use make_jax {version}, or a newer one"
+        )
     try:
-        return from_dict(read_object(file, _REMEDY))
+        return from_dict(tree)
     except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(f"{file}: {error} (written by make_jax {version}, this is {__version__})") from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

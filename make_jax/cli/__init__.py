@@ -25,7 +25,7 @@ def main() -> None:
 
 for _command in (
     *(preparing.synthesize, preparing.convert, preparing.prepare, preparing.data),
-    *(training.demo, training.train, training.plan, training.sweep, training.mine),
+    *(training.demo, training.train, training.checkpoints, training.plan, training.sweep, training.mine),
     *(searching.embed, searching.index, searching.bm25, searching.hybrid_command),
     *(searching.evaluate, searching.compare, searching.search),
 ):

@@ -101,6 +101,26 @@ def train(
 
 
 @click.command(cls=Command)
+@click.argument("run", type=PATH)
+@click.option("--verify", is_flag=True, help="Read every array back: checksums, and no NaN or infinity.")
+@click.option("--prune", metavar="policy|STEP,...", help="Remove what the settings do not keep, or these steps.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As training.keep_checkpoints=1.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def checkpoints(as_json: bool, **options: Any) -> None:
+    """List the checkpoints of RUN, a run that nobody trains at the moment, and which of them stay."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # an accelerator may be at work, and none is needed
+    from make_jax.commands import checkpoints as listing
+
+    found = listing.checkpoints(**options)
+    click.echo(listing.as_json(found) if as_json else listing.as_text(found))
+    if error := found.error():
+        stop(error, 2)
+
+
+@click.command(cls=Command)
 @plan_options
 def plan(as_json: bool, **options: Any) -> None:
     """Say what training EXPERIMENT (a Python file) would need and take on a TPU slice, without having one."""

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from flax import traverse_util
 from tqdm import tqdm
 
 from data_pipelines.checks import Product, ProductChecker
@@ -16,10 +18,13 @@ from data_pipelines.log_checks import checked_queries
 from data_pipelines.quarantine import Quarantine
 from data_pipelines.stored_feed import row_batches
 from data_pipelines.tokenizer import TextTokenizer, load_tokenizer
+from make_jax import __version__
 from make_jax.commands.feeding import batch_shape
 from make_jax.commands.rows import MAX_BAD_SHARE, accept_rows
 from make_jax.config import ModelConfig
-from make_jax.model import build_model
+from make_jax.errors import UserError
+from make_jax.formats import differing_arrays
+from make_jax.model import RetrievalModel, build_model
 from make_jax.retrieval.embeddings import EmbeddingWriter, Without
 from make_jax.retrieval.encode import Encoder
 from make_jax.run import Run, open_run
@@ -27,6 +32,20 @@ from make_jax.run import Run, open_run
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 256
+
+
+def _check_parameters(run: Run, model: RetrievalModel) -> None:
+    """Refuse parameters that are not those of the model: what a version does not know of, it would leave out."""
+    here, there = (
+        traverse_util.flatten_dict(tree, sep="/")
+        for tree in (jax.eval_shape(model.init, jax.random.key(0)), run.params)
+    )
+    if different := differing_arrays(there, here):
+        version = run.origin["versions"].get("make_jax")
+        raise UserError(
+            f"{run.path}: make_jax {version} at commit {run.origin['commit']} trained this model with other parameters "
+            f"than make_jax {__version__} makes of its settings ({different}); use that version, or train again"
+        )
 
 
 class TrainedModel:
@@ -38,12 +57,14 @@ class TrainedModel:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._encoder = Encoder(build_model(run.experiment))
+        model = build_model(run.experiment)
+        _check_parameters(run, model)
+        self._encoder = Encoder(model)
         self._tokenizer: TextTokenizer = load_tokenizer(run.tokenizer_path)
 
     @classmethod
     def open(cls, path: Path) -> TrainedModel:
-        """Load a run directory; raises UserError where it is not a finished run."""
+        """Load a run directory; raises UserError where it is not a finished run, or of another version's model."""
         return cls(open_run(path))
 
     @property

@@ -35,10 +35,11 @@ from make_jax.errors import UserError
 from make_jax.model import build_model
 from make_jax.retrieval.encode import Encoder
 from make_jax.retrieval.exact import exact_top_k
-from make_jax.retrieval.metrics import Qrels, evaluate_rankings
+from make_jax.retrieval.metrics import METRICS, Qrels, evaluate_rankings
 from make_jax.run import finish_run, read_metrics, start_run
 from make_jax.training.feed import Feed
 from make_jax.training.hosts import on_first, whole_on_host
+from make_jax.training.keeping import dev_metrics, dev_record
 from make_jax.training.loop import Evaluate, Outcome, mesh_for, train
 from make_jax.training.mesh import batch_sharding, check_rules
 from make_jax.training.optimizer import check_patterns
@@ -70,6 +71,7 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
     experiment = complete(experiment, data)
     mesh = mesh_for(experiment)  # like the next lines: refused before a run directory exists
     _check_patterns(experiment)
+    _check_best(experiment, data)
     titles, query_output = text_outputs(experiment, data)
     negatives = _hard_negatives(experiment, data)
     plans = _training_plans(data, experiment, query_output, negatives)
@@ -138,6 +140,23 @@ def _check_patterns(experiment: Experiment) -> None:
     params = jax.eval_shape(build_model(experiment).init, jax.random.key(0))
     check_patterns(experiment.optimizer, params)
     check_rules(experiment.mesh.rules, params)
+
+
+def _check_best(experiment: Experiment, data: ProductData) -> None:
+    """Refuse to keep the best checkpoints by a metric that dev evaluation does not give."""
+    training = experiment.training
+    if not training.keep_best:
+        return
+    if data.dev is None:
+        raise UserError(
+            f"training.keep_best is {training.keep_best}, but {data.path} has no dev queries to judge by; prepare it "
+            "with --queries and --qrels, or set training.keep_best=0"
+        )
+    if training.best_metric not in METRICS:
+        raise UserError(
+            f"training.best_metric is {training.best_metric!r}, but dev evaluation gives {', '.join(METRICS)}; name "
+            "one of these"
+        )
 
 
 def _hard_negatives(experiment: Experiment, data: ProductData) -> HardNegatives | None:
@@ -221,12 +240,8 @@ def _finish(workdir: Path, outcome: Outcome) -> None:
     params = whole_on_host(outcome.params)
 
     def write() -> None:
-        records = read_metrics(workdir / "metrics.jsonl")
-        dev = [
-            {k: v for k, v in record.items() if k.startswith("dev/")}
-            for record in records
-            if "dev/r_precision" in record
-        ]
-        finish_run(workdir, params, {"steps": outcome.step, "dev": dev[-1] if dev else {}})
+        judged = dev_metrics(read_metrics(workdir / "metrics.jsonl"))
+        dev = dev_record(judged[max(judged)]) if judged else {}
+        finish_run(workdir, params, {"steps": outcome.step, "dev": dev})
 
     on_first(write)

@@ -128,7 +128,15 @@ class MeshConfig:
 class TrainingConfig:
     """Length, batch and habits of a run; `batch_size` is the global number of pairs of a step.
 
-    0 turns `eval_every` or `checkpoint_every` off but for the end of the run. `init_from` is a run directory whose
+    0 turns `eval_every` or `checkpoint_every` off but for the end of the run. A checkpoint comes before every dev
+    evaluation, too. Of the checkpoints stay the last `keep_checkpoints`, for good those of steps divisible by
+    `keep_every` (0: none), and the `keep_best` whose dev metric `best_metric` is the highest (`best_mode` "max") or
+    lowest ("min"); one that was not evaluated is none of these.
+
+    `ema_decay` is that of an exponential moving average of the parameters, which dev evaluation and the finished run
+    then use (0: none); over the first steps it forgets faster.
+
+    `init_from` is a run directory whose
     parameters a fresh run starts with, where path and shape are the same; DIRECTORY@STEP takes those of a checkpoint.
     `microbatches` is into how many equal parts the towers cut the batch of a step, one of which is in memory at a time;
     the contrasts are of the whole batch all the same. `negatives` is a directory that `make-jax mine` wrote, for
@@ -150,6 +158,11 @@ class TrainingConfig:
     eval_every: int = 0
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
+    keep_every: int = 0
+    keep_best: int = 0
+    best_metric: str = "r_precision"
+    best_mode: Literal["max", "min"] = "max"
+    ema_decay: float = 0.0
     eval_batch_size: int = 256
     init_from: str | None = None
     negatives: str | None = None
@@ -168,6 +181,9 @@ class TrainingConfig:
         at_least("training", 1, keep_checkpoints=self.keep_checkpoints, microbatches=self.microbatches)
         at_least("training", 0, eval_every=self.eval_every, checkpoint_every=self.checkpoint_every)
         self._check_watching()
+        at_least("training", 0, keep_every=self.keep_every, keep_best=self.keep_best)
+        share("training", ema_decay=self.ema_decay)
+        self._check_keeping()
         require(
             self.batch_size % self.microbatches == 0,
             f"training.batch_size {self.batch_size} is not divisible by training.microbatches {self.microbatches}; use "
@@ -190,6 +206,19 @@ class TrainingConfig:
             f"training.hang_seconds is {self.hang_seconds}, which is less than training.slow_seconds "
             f"{self.slow_seconds}; a wait is told before it ends the run: raise one or lower the other, or set "
             "training.hang_seconds=0",
+        )
+
+    def _check_keeping(self) -> None:
+        every = self.checkpoint_every
+        require(
+            self.keep_every == 0 or (every > 0 and self.keep_every % every == 0),
+            f"training.keep_every is {self.keep_every}, but training.checkpoint_every is {every}, so that there are no "
+            "checkpoints of these steps to keep; make the former a multiple of the latter, or 0",
+        )
+        require(
+            self.keep_best == 0 or self.eval_every > 0,
+            f"training.keep_best is {self.keep_best}, but training.eval_every is 0, so that no checkpoint but the last "
+            "is evaluated; set training.eval_every, or training.keep_best=0",
         )
 
     def check_mesh(self, data: int, fsdp: int) -> None:

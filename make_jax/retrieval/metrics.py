@@ -12,6 +12,7 @@ from make_jax.errors import UserError
 
 Ids = Sequence[str] | np.ndarray
 MAX_GRADE = 30  # the nDCG gain is 2^grade - 1
+KS = (10, 100)  # cut-offs
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Qrels:
         positions = pd.Index(self.query_ids).get_indexer(np.asarray(query_ids, dtype=object))
         return [slice(self.offsets[p], self.offsets[p + 1]) if p >= 0 else slice(0, 0) for p in positions]
 
-    def depth(self, query_ids: Ids, ks: Sequence[int] = (10, 100), relevant_at: int = 2) -> int:
+    def depth(self, query_ids: Ids, ks: Sequence[int] = KS, relevant_at: int = 2) -> int:
         """Results per query that the metrics need: the largest of `ks` and of the counts of relevant ones."""
         wanted = pd.Index(self.query_ids).get_indexer(np.asarray(query_ids, dtype=object))
         relevant = np.append(0, np.cumsum(self.relevance >= self.threshold(relevant_at)))
@@ -113,7 +114,7 @@ def evaluate_rankings(
     catalogue_ids: Ids,
     qrels: Qrels,
     query_ids: Ids,
-    ks: Sequence[int] = (10, 100),
+    ks: Sequence[int] = KS,
     relevant_at: int = 2,
 ) -> MetricTable:
     """Judge one ranking per query.
@@ -217,6 +218,9 @@ def rows_of(ranked_ids: Sequence[Ids], catalogue_ids: Ids, depth: int) -> np.nda
 def dcg(grades: np.ndarray) -> np.ndarray:
     """Discounted gain of rankings given as grades int[..., K], best first; float64[...]."""
     return np.sum((2.0**grades - 1) / np.log2(np.arange(2, grades.shape[-1] + 2)), axis=-1)
+
+
+METRICS = tuple(query_metrics(np.array([1]), np.array([1]), KS, 1))  # by name
 
 
 def _checked_grades(query_ids: Ids, product_ids: Ids, relevance: Sequence[int] | np.ndarray) -> np.ndarray:

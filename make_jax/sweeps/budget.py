@@ -30,7 +30,10 @@ PROBE_WINDOWS = 2  # after the one in which compilation takes place
 PROBE_LOG_EVERY = 5  # no more steps a window than this, or a slow model's probe would take longer than its run
 _ENDLESS = 1_000_000_000
 
-PROBE_SETTINGS = (f"training.steps={_ENDLESS}", "training.eval_every=0", "training.checkpoint_every=0")
+PROBE_SETTINGS = (
+    f"training.steps={_ENDLESS}",
+    *(f"training.{key}=0" for key in ("eval_every", "checkpoint_every", "keep_every", "keep_best")),
+)
 
 
 def windows(records: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:

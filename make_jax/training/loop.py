@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -19,16 +18,20 @@ from tqdm import tqdm
 
 from make_jax.config import Experiment, TrainingConfig
 from make_jax.model import build_model
+from make_jax.run import read_metrics
 from make_jax.training.checkpoints import Checkpoints
+from make_jax.training.compilations import Compilations
 from make_jax.training.feed import DeviceFeed, Feed
 from make_jax.training.health import SparingRanks, memory
-from make_jax.training.hosts import asked_to_stop, is_first
+from make_jax.training.hosts import is_first, on_first
+from make_jax.training.keeping import Judged, dev_metrics, dev_record, why_kept
 from make_jax.training.mesh import gathered, make_mesh, replaced
 from make_jax.training.metrics_log import MetricsLog, NoMetrics
 from make_jax.training.optimizer import hold as hold_frozen
 from make_jax.training.optimizer import make_optimizer, make_schedule
 from make_jax.training.policy import check
-from make_jax.training.step import Trainer, make_trainer
+from make_jax.training.signals import stop_on_signal
+from make_jax.training.step import Trainer, TrainState, make_trainer
 from make_jax.training.wandb_board import WandbBoard
 from make_jax.training.watchdog import Watchdog
 
@@ -40,7 +43,10 @@ Evaluate = Callable[[Any], dict[str, float]]
 
 
 class Outcome(NamedTuple):
-    """How training ended: the parameters, the steps done, and whether those are all that were asked for."""
+    """How training ended: the parameters to use, the steps done, and whether there is nothing left to do.
+
+    After the last step that is its evaluation.
+    """
 
     params: Any
     step: int
@@ -56,11 +62,14 @@ def train(
 ) -> Outcome:
     """Train from the last checkpoint in `workdir`, or from the start, to the end or to a signal.
 
+    The state is saved before it is evaluated, so that evaluation may take as long as it likes. What was not evaluated
+    because the run was told to stop, or killed, is evaluated when it goes on.
+
     Args:
       experiment: complete, so with the vocabulary size set.
       workdir: where checkpoints, `metrics.jsonl` and TensorBoard files go.
       batches: from a first step, the batches of that step and all that follow (this process' rows).
-      evaluate: parameters → dev metrics.
+      evaluate: parameters → dev metrics; a signal leaves it at once.
       initial: parameters by path that take the place of fresh ones; asked for at the start only.
 
     Raises:
@@ -72,10 +81,12 @@ def train(
     mesh = mesh_for(experiment)
     trainer = trainer_for(experiment, mesh)
     schedule = make_schedule(experiment.optimizer, config.steps)
+    judged: Judged = {}
 
-    with closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints)) as checkpoints:
+    with closing(Checkpoints(workdir / "checkpoints", lambda steps: why_kept(config, steps, judged))) as checkpoints:
         # ---- resume -------------------------------------------------------------------------------------------------
         start = checkpoints.latest() or 0
+        judged |= _judged_before(workdir, start)
         if start:
             state = checkpoints.restore(start, trainer.shapes, trainer.shardings)
             log.info("resuming at step %d of %d", start, config.steps)
@@ -86,40 +97,62 @@ def train(
         # ---- steps --------------------------------------------------------------------------------------------------
         with (
             _metrics_log(experiment, workdir, start) as metrics_log,
-            _stop_on_signal() as stopped,
+            stop_on_signal() as stop,
             DeviceFeed(batches(start), mesh) as feed,
             Watchdog(config) as watchdog,
             _Window(metrics_log, config, schedule, start, watchdog) as window,
         ):
-            step = start
-            while step < config.steps and not stopped(step):
+
+            def judge(step: int, state: TrainState) -> bool:
+                """Evaluate a step, unless told to stop; whether that was done."""
+                with watchdog.waiting("evaluation", step):
+                    dev = stop.unless_stopped(lambda: evaluate(state.settled))
+                if dev:
+                    judged[step] = dev
+                    metrics_log.write(step, dev_record(dev))
+                window.restart()
+                return dev is not None
+
+            step, whole = start, True
+            if _evaluated(step, config) and step not in judged:
+                whole = judge(step, state)
+            while step < config.steps and not stop.heard(step):
                 with window.waiting(), watchdog.waiting("input", step + 1, detail=lambda: feed.doing):
-                    batch = next(feed)
+                    batch = stop.unless_stopped(lambda: next(feed))
+                if batch is None:
+                    break
                 # What is not on the devices by now has been forgotten, and would be sent again in every step.
                 with watchdog.waiting("launch", step + 1), jax.transfer_guard("disallow"):
                     state, metrics = trainer.step(state, batch)
                 step += 1
                 window.add(step, metrics)
-                checkpoint = _due(step, config.checkpoint_every)
+                evaluated = _evaluated(step, config)
+                checkpoint = evaluated or _due(step, config.checkpoint_every)
                 if checkpoint or _due(step, config.log_every):
                     window.close(feed.set_aside)
-                if _due(step, config.eval_every) or step == config.steps:
-                    window.close(feed.set_aside)
-                    with watchdog.waiting("evaluation", step):
-                        dev = evaluate(state.params)
-                    if dev:
-                        metrics_log.write(step, {f"dev/{name}": value for name, value in dev.items()})
-                    window.restart()
                 if checkpoint:
                     metrics_log.flush()
                     with watchdog.waiting("checkpoint", step):
                         checkpoints.save(step, state)
+                if evaluated:
+                    whole = judge(step, state)
             # The end, or a signal: what is not saved yet is saved now, its numbers first.
             window.close(feed.set_aside)
             metrics_log.flush()
             with watchdog.waiting("checkpoint", step):
                 checkpoints.save(step, state)
-    return Outcome(state.params, step, step == config.steps)
+                checkpoints.prune()
+    return Outcome(state.settled, step, step == config.steps and whole)
+
+
+def _judged_before(workdir: Path, step: int) -> Judged:
+    """The dev metrics up to a step, as an earlier part of this run wrote them; the same on all processes."""
+    found = on_first(lambda: list(dev_metrics(read_metrics(workdir / "metrics.jsonl"), step).items()))
+    return dict(found)
+
+
+def _evaluated(step: int, config: TrainingConfig) -> bool:
+    return step > 0 and (_due(step, config.eval_every) or step == config.steps)
 
 
 def mesh_for(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -143,6 +176,7 @@ def trainer_for(experiment: Experiment, mesh: Mesh) -> Trainer:
         hold,
         experiment.mesh.rules,
         experiment.training.microbatches,
+        experiment.training.ema_decay,
         experiment.training,
     )
 
@@ -184,6 +218,7 @@ class _Window:
         self._pending: list[tuple[int, Any]] = []
         self._moments: jax.Array | None = None  # of the last step's vectors
         self._ranks = SparingRanks()
+        self._compilations = Compilations()
         self.restart()
 
     def restart(self) -> None:
@@ -219,6 +254,7 @@ class _Window:
             "input_wait": min(self._wait / seconds, 1.0),
             "learning_rate": float(self._schedule(max(updates - 1, 0))),
             "records_set_aside": set_aside,
+            "compilations": self._compilations.take(),
             **({} if moments is None else self._ranks(moments)),
             **memory(),
         }
@@ -237,33 +273,10 @@ class _Window:
         self.restart()
 
     def __enter__(self) -> Self:
+        self._compilations.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the bar's line, so that an error starts on one of its own."""
         self._bar.close()
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[Callable[[int], bool]]:
-    """Turn Ctrl-C and SIGTERM into a flag that the loop reads after each step; a second Ctrl-C interrupts at once.
-
-    Several processes agree on the step at which they stop, after SIGTERM to any of them; Ctrl-C interrupts at once.
-    """
-    if jax.process_count() > 1:
-        yield asked_to_stop
-        return
-    received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-        log.warning("%s: finishing this step, saving, then stopping", signal.Signals(number).name)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda _: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        self._compilations.__exit__()

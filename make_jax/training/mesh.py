@@ -65,7 +65,7 @@ def parameter_spec(
 
 
 def state_shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
-    """A NamedSharding per leaf of a training state; optimizer moments follow their parameters by name.
+    """A NamedSharding per leaf of a training state; moments and averages follow their parameters by name.
 
     The memory keeps whole batches, each split as a batch is, so that remembering one moves nothing between devices.
     What a rule cannot split is logged, and how much of the parameters is on every device.
@@ -79,7 +79,7 @@ def state_shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
             return NamedSharding(mesh, MEMORY)
         spec, whole = parameter_spec(name, shape, mesh, rules)
         sharding = NamedSharding(mesh, spec)
-        if not name.startswith("optimizer/"):  # moments would say everything again
+        if not name.startswith(("optimizer/", "average/")):  # these would say everything again
             kept.extend(whole)
             sizes[name] = math.prod(shape), math.prod(sharding.shard_shape(shape))
         return sharding

@@ -20,13 +20,22 @@ Metrics = dict[str, jax.Array]
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes; `step` int32 counts the steps done, `memory` is the model's."""
+    """Everything that a step changes; `step` int32 counts the steps done, `memory` is the model's.
+
+    `average` is that of the parameters, an empty tuple where none is kept.
+    """
 
     step: jax.Array
     params: Any
     optimizer: Any
     memory: Any
     watch: Watch
+    average: Any = ()
+
+    @property
+    def settled(self) -> Any:
+        """The parameters to judge and to use: the average where there is one."""
+        return self.average or self.params
 
 
 class Trainer(NamedTuple):
@@ -46,6 +55,7 @@ def make_trainer(
     hold: Callable[[Any], Any] = lambda params: params,
     rules: Rules = (),
     microbatches: int = 1,
+    ema_decay: float = 0.0,
     watching: TrainingConfig | None = None,
 ) -> Trainer:
     """Init and train step as jitted functions with explicit shardings over `mesh`.
@@ -53,7 +63,8 @@ def make_trainer(
     Loss and gradients are those of the *global* batch: the arrays are global, so no hand-written averaging over
     devices can scale them wrongly. Randomness is a function of (seed, step), so a resumed run repeats it.
     `hold` cuts the parameters that are not to learn off from the gradient; `rules` are those of `MeshConfig`;
-    `microbatches` see `microbatches.gradients`. `watching` has the policy for steps that go wrong.
+    `microbatches` see `microbatches.gradients`; `ema_decay` see `averaged`, 0 keeps no average; `watching` has the
+    policy for steps that go wrong.
     """
     watching = watching or TrainingConfig()
     gradients_of = gradients(model, hold, microbatches, batch_sharding(mesh))
@@ -61,7 +72,8 @@ def make_trainer(
 
     def fresh() -> TrainState:
         params = model.init(init_key)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), model.init_memory(), new_watch())
+        state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), model.init_memory(), new_watch())
+        return state._replace(average=jax.tree.map(jnp.zeros_like, params)) if ema_decay else state
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(dropout_key, state.step)
@@ -69,7 +81,9 @@ def make_trainer(
         updates, moments = optimizer.update(found, state.optimizer, state.params)
         norms = {name: optax.tree.norm(tree) for name, tree in (("gradient", found), ("parameter", state.params))}
         skip, watch, judged = judge(watching, state.watch, loss, norms["gradient"])
-        after = TrainState(state.step, optax.apply_updates(state.params, updates), moments, memory, state.watch)
+        params = optax.apply_updates(state.params, updates)
+        average = averaged(state.average, params, state.step, ema_decay) if ema_decay else ()
+        after = TrainState(state.step, params, moments, memory, state.watch, average)
         after = kept(skip, state, after)._replace(step=state.step + 1, watch=watch)
         metrics |= {f"{name}_norm": norm for name, norm in norms.items()}
         metrics["update_ratio"] = optax.tree.norm(updates) / norms["parameter"]
@@ -89,3 +103,14 @@ def make_trainer(
             donate_argnums=0,
         ),
     )
+
+
+def averaged(average: Any, params: Any, steps: jax.Array, decay: float) -> Any:
+    """The moving average after one more step; steps: how many there were before it.
+
+    decay · average + (1 − decay) · params, with decay at most steps / (steps + 9), so that the average begins as the
+    parameters after the first step, whatever it was, and is not held back by the first ones.
+    """
+    taken = jnp.maximum(1 - decay, 9 / (steps + 9))
+    # In this form what does not change stays what it is to the last bit.
+    return jax.tree.map(lambda mean, leaf: mean + taken.astype(mean.dtype) * (leaf - mean), average, params)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from command_line import TINY, call, finish, losses, refused, spawn, wait_for_step, wait_until
+from command_line import call, finish, losses, refused, spawn, wait_for_step
 
 from make_jax.retrieval.embeddings import EmbeddingWriter, read_embeddings
 from make_jax.run import read_metrics
@@ -23,28 +23,6 @@ def test_a_run_holds_all_that_is_needed(trained: Path) -> None:
     assert losses(trained)[30] < losses(trained)[1]
     dev = [record for record in read_metrics(trained / "metrics.jsonl") if "dev/r_precision" in record]
     assert [record["step"] for record in dev] == [30]
-
-
-def test_killed_at_once_or_told_to_stop_the_run_goes_on_exactly(tiny_data: Path, tmp_path: Path) -> None:
-    run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
-    # Many steps, so that a signal sent at one of them arrives before the last.
-    habits = ("--set", "training.steps=150", "--set", "training.checkpoint_every=20", "--set", "training.log_every=1")
-    command = ("train", TINY, "--data", tiny_data, *habits, "--workdir")
-    finish(spawn(*command, undisturbed))
-    process = spawn(*command, run)
-    wait_for_step(process, run, 25)
-    process.kill()
-    process.wait()
-    reached, written = max(losses(run)), (run / "metrics.jsonl").stat().st_ino
-    process = spawn(*command, run)
-    wait_until(process, lambda: (run / "metrics.jsonl").stat().st_ino != written)  # the steps to repeat are dropped
-    wait_for_step(process, run, reached + 5)
-    process.send_signal(signal.SIGTERM)
-    assert "the same command goes on from there" in finish(process)
-    assert not (run / "result.json").exists()
-    finish(spawn(*command, run))
-    assert losses(run) == losses(undisturbed)
-    assert (run / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
 
 
 def test_embeddings_are_what_the_contract_says(embedded: Path, tiny_tables, trained: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from make_jax.config import (
     TransformerConfig,
 )
 from make_jax.errors import UserError
-from make_jax.overrides import apply_overrides, from_dict, load_experiment, to_json
+from make_jax.overrides import apply_overrides, from_dict, load_experiment, to_json, unknown_settings
 from make_jax.sweeps.plan import load_sweep, plan_variants
 
 BASE = Experiment("test")
@@ -219,15 +219,29 @@ def test_stored_json_is_checked_as_strictly() -> None:
         from_dict(dataclasses.asdict(BASE) | {"training": 3})
 
 
-@pytest.mark.parametrize("path", [["name"], ["training"], ["training", "seed"], ["model", "query", "transformer"]])
-def test_what_stored_json_lacks_is_named(path: list[str]) -> None:
-    tree = dataclasses.asdict(BASE)
+@pytest.mark.parametrize("path", [["training"], ["training", "seed"], ["model", "query", "transformer", "heads"]])
+def test_what_stored_json_lacks_is_at_its_default(path: list[str]) -> None:
+    tree = json.loads(to_json(apply_overrides(BASE, ["training.steps=7", "model.query.transformer.layers=5"])))
     section = tree
     for name in path[:-1]:
         section = section[name]
-    del section[path[-1]]
-    with pytest.raises(UserError, match=rf"^{'.'.join(path)}: missing"):
-        from_dict(tree)
+    section.pop(path[-1])
+    found = from_dict(tree)
+    assert (found.training.seed, found.model.query.transformer.heads) == (0, 4)
+    assert found.training.steps == (1000 if path == ["training"] else 7)
+    assert found.model.query.transformer.layers == 5
+
+
+def test_what_has_no_default_has_to_be_stored() -> None:
+    with pytest.raises(UserError, match=r"^name: missing"):
+        from_dict({"training": {}})
+
+
+def test_unknown_settings_are_all_found() -> None:
+    tree = dataclasses.asdict(BASE) | {"sparkle": {"much": 1}}
+    tree["model"]["query"]["colour"] = 1
+    assert sorted(unknown_settings(tree)) == ["model.query.colour", "sparkle"]
+    assert unknown_settings(dataclasses.asdict(BASE) | {"training": 3}) == []
 
 
 def test_only_the_training_batch_is_shared_out() -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 
 from experiments import tiny
-from make_jax.config import Experiment
+from make_jax import __version__
+from make_jax.commands.embed import TrainedModel
+from make_jax.config import Experiment, FusionConfig
 from make_jax.errors import UserError
 from make_jax.model import build_model
 from make_jax.overrides import apply_overrides
@@ -68,6 +71,59 @@ def test_the_fingerprint_follows_the_model(run: Path, tmp_path: Path, tokenizer:
     changed["scale_logit"] = changed["scale_logit"] + 1
     prints.add(finish_run(run, changed, {}))
     assert len(prints) == 4
+
+
+def rewrite(file: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content, indent=2))
+
+
+def test_a_run_of_before_a_setting_is_still_the_same_run(run: Path, tmp_path: Path, tokenizer: Path) -> None:
+    def older(tree: dict) -> None:
+        for section, key in (("training", "ema_decay"), ("training", "keep_best"), ("data", "query_swap")):
+            del tree[section][key]
+        del tree["model"]["fusion"]["modality_dropout"], tree["mesh"]["rules"]
+
+    rewrite(run / "experiment.json", older)
+    rewrite(run / "run.json", lambda origin: [origin.pop(key) for key in ("format", "make_jax")])
+    before = finish_run(run, parameters(), {"steps": 30, "dev": {}})  # as that version finished it
+    opened = open_run(run)
+    assert opened.fingerprint == before
+    assert opened.experiment.training.ema_decay == 0
+    assert opened.experiment.model.fusion.modality_dropout == FusionConfig().modality_dropout
+    here = experiment(f"model.fusion.modality_dropout={FusionConfig().modality_dropout}")
+    start_run(run, here, tokenizer, [str(tmp_path)], "f" * 64)
+    with pytest.raises(UserError, match=r"training\.ema_decay 0\.0 there, 0\.9 here"):
+        start_run(run, experiment("training.ema_decay=0.9"), tokenizer, [str(tmp_path)], "f" * 64)
+
+
+def test_a_run_of_a_newer_version_is_refused_with_versions_and_settings(run: Path) -> None:
+    def newer(tree: dict) -> None:
+        tree["model"]["fusion"]["sparkle"] = 3
+        tree["training"]["warp"] = True
+
+    rewrite(run / "experiment.json", newer)
+    rewrite(run / "run.json", lambda origin: origin["versions"].update(make_jax="7.1.0"))
+    with pytest.raises(UserError) as error:
+        open_run(run)
+    assert f"make_jax 7.1.0 wrote this with settings that make_jax {__version__} does not have" in str(error.value)
+    assert "(model.fusion.sparkle, training.warp); use make_jax 7.1.0" in str(error.value)
+
+
+def test_a_run_of_another_format_is_refused(run: Path, tmp_path: Path, tokenizer: Path) -> None:
+    rewrite(run / "run.json", lambda origin: origin.update(format=2, make_jax="7.1.0"))
+    for use in (open_run, lambda path: start_run(path, experiment(), tokenizer, [str(tmp_path)], "f" * 64)):
+        with pytest.raises(UserError, match=r"format 2 of make_jax 7\.1\.0; here is make_jax .* which reads format 1"):
+            use(run)
+
+
+def test_parameters_that_this_version_would_leave_out_are_refused(run: Path) -> None:
+    """As when another version made more of the same settings: its model would only seem to work."""
+    more = parameters() | {"cross_modal_extra": {"kernel": np.ones((2, 2), np.float32)}}
+    finish_run(run, more, {"steps": 30, "dev": {}})
+    with pytest.raises(UserError, match=r"with other parameters .*\(cross_modal_extra/kernel not wanted\); use that"):
+        TrainedModel.open(run)
 
 
 def test_a_run_goes_on_with_other_habits_but_not_as_another_model(run: Path, tmp_path: Path, tokenizer: Path) -> None:

@@ -111,10 +111,10 @@ def test_the_memory_is_split_as_a_batch_is() -> None:
 def test_a_checkpoint_goes_on_with_the_memory(tmp_path: Path, sizes: tuple[int, int, int]) -> None:
     whole, _ = trained(2, 2, 2)
     _, half = advance((2, 2, 2), compiled(2, 2, 2)[1].init(), range(2))
-    with closing(Checkpoints(tmp_path, 1)) as checkpoints:
+    with closing(Checkpoints(tmp_path, set)) as checkpoints:
         checkpoints.save(2, half)
     _, trainer = compiled(*sizes)
-    with closing(Checkpoints(tmp_path, 1)) as checkpoints:
+    with closing(Checkpoints(tmp_path, set)) as checkpoints:
         state = checkpoints.restore(2, trainer.shapes, trainer.shardings)
     rest, _ = advance(sizes, state, range(2, STEPS))
     for ours, theirs in zip(rest, whole[2:], strict=True):
