@@ -45,6 +45,7 @@ def demo(workdir: Path, seed: int) -> None:
 @click.option("--init-from", metavar="RUN[@STEP]", help="Run, or checkpoint of a run, whose parameters to start with.")
 @click.option("--negatives", metavar="NEGATIVES", help="Hard negatives that mine wrote, for objectives.hard_negatives.")
 @click.option("--compilation-cache", type=PATH, help="Folder that keeps compiled programs for the next start.")
+@click.option("--profile", is_flag=True, help="Trace a few steps for TensorBoard's profiler.")
 @click.option("--coordinator", metavar="HOST:PORT", help="Of process 0; found by itself under Slurm and on TPUs.")
 @click.option("--processes", type=click.IntRange(min=1), help="How many train as one; 1: alone, whatever is found.")
 @click.option("--process-id", type=click.IntRange(min=0), help="Which of them this is, from 0.")
@@ -63,6 +64,7 @@ def train(
     negatives: str | None,
     stopped_code: int,
     compilation_cache: Path | None,
+    profile: bool,
     **processes: Any,
 ) -> None:
     """Train EXPERIMENT (a Python file); run it again to go on after a stop."""
@@ -86,7 +88,7 @@ def train(
     from make_jax.training.policy import NonFiniteLoss
 
     try:
-        outcome = train_run(loaded, data, workdir)
+        outcome = train_run(loaded, data, workdir, profile)
     except NonFiniteLoss as error:
         stop(str(error), 1)
     steps = loaded.training.steps

@@ -55,13 +55,14 @@ class Progress(NamedTuple):
     finished: bool
 
 
-def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path) -> Progress:
+def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path, profile: bool = False) -> Progress:
     """Train `experiment` on data into a run directory; goes on where an earlier call stopped.
 
     Args:
       experiment: what to train.
       data_choices: see `open_training_data`.
       workdir: the run directory.
+      profile: whether to trace a few steps.
 
     Raises:
       UserError, DataError: the data, the run directory or the configuration do not fit together; then nothing
@@ -104,7 +105,7 @@ def train_run(experiment: Experiment, data_choices: Sequence[str], workdir: Path
         taken = initial()
         return taken.params if taken else {}
 
-    outcome = train(experiment, workdir, batches, _dev_evaluation(data, experiment, mesh), first_params)
+    outcome = train(experiment, workdir, batches, _dev_evaluation(data, experiment, mesh), first_params, profile)
     if outcome.finished:
         _finish(workdir, outcome)
     return Progress(outcome.step, outcome.finished)

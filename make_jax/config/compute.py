@@ -17,15 +17,18 @@ class ComputeConfig:
     again: "none" keeps everything, "dots" the results of its matrix products, "full" only what goes into it.
     `attention` is "xla", or "cudnn" for NVIDIA's fused kernel (bfloat16 only). A stack of at most `unroll` layers is
     written out one by one, which runs a little faster; a higher one is a loop, which compiles in the time of one layer.
+    `peak_tflops` is the peak of one device in bfloat16, by which MFU is told; 0 looks it up, and tells none where it is
+    not known.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full"] = "none"
     attention: Literal["xla", "cudnn"] = "xla"
     unroll: int = 4
+    peak_tflops: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least("compute", 0, unroll=self.unroll)
+        at_least("compute", 0, unroll=self.unroll, peak_tflops=self.peak_tflops)
         require(
             self.attention == "xla" or self.dtype == "bfloat16",
             f"compute.attention is {self.attention!r}, but compute.dtype is {self.dtype!r}, which its kernel does not "

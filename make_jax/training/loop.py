@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from make_jax.config import Experiment, TrainingConfig
 from make_jax.model import build_model
 from make_jax.run import read_metrics
 from make_jax.training.checkpoints import Checkpoints
-from make_jax.training.compilations import Compilations
 from make_jax.training.feed import DeviceFeed, Feed
-from make_jax.training.health import SparingRanks, memory
+from make_jax.training.host_memory import keep_freed_memory
 from make_jax.training.hosts import is_first, on_first
 from make_jax.training.keeping import Judged, dev_metrics, dev_record, why_kept
 from make_jax.training.mesh import gathered, make_mesh, replaced
 from make_jax.training.metrics_log import MetricsLog, NoMetrics
 from make_jax.training.optimizer import hold as hold_frozen
 from make_jax.training.optimizer import make_optimizer, make_schedule
-from make_jax.training.policy import check
+from make_jax.training.profile import Profile
 from make_jax.training.signals import stop_on_signal
 from make_jax.training.step import Trainer, TrainState, make_trainer
+from make_jax.training.utilisation import Utilisation, peak_flops
 from make_jax.training.wandb_board import WandbBoard
 from make_jax.training.watchdog import Watchdog
+from make_jax.training.window import Window
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +57,7 @@ def train(
     batches: Batches,
     evaluate: Evaluate,
     initial: Callable[[], Mapping[str, np.ndarray]] = dict,
+    profile: bool = False,
 ) -> Outcome:
     """Train from the last checkpoint in `workdir`, or from the start, to the end or to a signal.
 
@@ -71,6 +70,7 @@ def train(
       batches: from a first step, the batches of that step and all that follow (this process' rows).
       evaluate: parameters → dev metrics; a signal leaves it at once.
       initial: parameters by path that take the place of fresh ones; asked for at the start only.
+      profile: whether to trace a few steps, into `tensorboard/`.
 
     Raises:
       UserError: the batch does not fit the mesh, or a checkpoint cannot be restored.
@@ -78,6 +78,8 @@ def train(
     """
     # ---- mesh, model, state -----------------------------------------------------------------------------------------
     config = experiment.training
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     mesh = mesh_for(experiment)
     trainer = trainer_for(experiment, mesh)
     schedule = make_schedule(experiment.optimizer, config.steps)
@@ -100,7 +102,8 @@ def train(
             stop_on_signal() as stop,
             DeviceFeed(batches(start), mesh) as feed,
             Watchdog(config) as watchdog,
-            _Window(metrics_log, config, schedule, start, watchdog) as window,
+            Window(metrics_log, config, schedule, start, watchdog, _utilisation(experiment)) as window,
+            Profile(workdir / "tensorboard" if profile else None, start, config.steps) as tracing,
         ):
 
             def judge(step: int, state: TrainState) -> bool:
@@ -117,15 +120,17 @@ def train(
             if _evaluated(step, config) and step not in judged:
                 whole = judge(step, state)
             while step < config.steps and not stop.heard(step):
-                with window.waiting(), watchdog.waiting("input", step + 1, detail=lambda: feed.doing):
-                    batch = stop.unless_stopped(lambda: next(feed))
-                if batch is None:
-                    break
-                # What is not on the devices by now has been forgotten, and would be sent again in every step.
-                with watchdog.waiting("launch", step + 1), jax.transfer_guard("disallow"):
-                    state, metrics = trainer.step(state, batch)
+                with tracing.step(step + 1):
+                    with window.waiting(), watchdog.waiting("input", step + 1, detail=lambda: feed.doing):
+                        batch = stop.unless_stopped(lambda: next(feed))
+                    if batch is None:
+                        break
+                    # What is not on the devices by now has been forgotten, and would be sent again in every step.
+                    with watchdog.waiting("launch", step + 1), jax.transfer_guard("disallow"):
+                        state, metrics = trainer.step(state, batch)
                 step += 1
-                window.add(step, metrics)
+                tracing.done(step, metrics)
+                window.add(step, batch, metrics)
                 evaluated = _evaluated(step, config)
                 checkpoint = evaluated or _due(step, config.checkpoint_every)
                 if checkpoint or _due(step, config.log_every):
@@ -189,94 +194,10 @@ def _metrics_log(experiment: Experiment, workdir: Path, start: int) -> MetricsLo
     return MetricsLog(workdir, start, board)
 
 
+def _utilisation(experiment: Experiment) -> Utilisation:
+    known = experiment.compute.peak_tflops * 1e12 or peak_flops(jax.devices()[0].device_kind)
+    return Utilisation(build_model(experiment), known)
+
+
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-class _Window:
-    """The steps since the last log line. Their metrics stay on the device until the line is due, so that logging
-    every step's loss does not make the host wait for each."""
-
-    def __init__(
-        self,
-        metrics_log: MetricsLog | NoMetrics,
-        config: TrainingConfig,
-        schedule: Callable[[int], Any],
-        start: int,
-        watchdog: Watchdog,
-    ) -> None:
-        self._log, self._config, self._schedule, self._watchdog = metrics_log, config, schedule, watchdog
-        self._bar = tqdm(
-            total=config.steps,
-            initial=start,
-            unit="step",
-            desc="train",
-            mininterval=1.0,
-            dynamic_ncols=True,
-            disable=not is_first(),
-        )
-        self._pending: list[tuple[int, Any]] = []
-        self._moments: jax.Array | None = None  # of the last step's vectors
-        self._ranks = SparingRanks()
-        self._compilations = Compilations()
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin a new window now."""
-        self._began, self._wait = time.perf_counter(), 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time spent inside counts as waiting for input."""
-        began = time.perf_counter()
-        yield
-        self._wait += time.perf_counter() - began
-
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        self._moments = metrics.pop("moments", None)
-        self._pending.append((step, metrics))
-
-    def close(self, set_aside: int) -> None:
-        """Fetch the window's metrics, refuse what must not go on, and write one record a step."""
-        if not self._pending:
-            return
-        steps, values = zip(*self._pending, strict=True)
-        with self._watchdog.waiting("devices", steps[-1], len(steps)):
-            values, moments = jax.device_get((values, self._moments))
-        fetched = [{name: float(value) for name, value in record.items()} for record in values]
-        for step, record in zip(steps, fetched, strict=True):
-            check(self._config, step, record)
-        seconds = max(time.perf_counter() - self._began, 1e-9)
-        updates = steps[-1] - int(fetched[-1].get("steps_skipped", 0))
-        last = {
-            "seconds": seconds,
-            "examples_per_second": len(steps) * self._config.batch_size / seconds,
-            "input_wait": min(self._wait / seconds, 1.0),
-            "learning_rate": float(self._schedule(max(updates - 1, 0))),
-            "records_set_aside": set_aside,
-            "compilations": self._compilations.take(),
-            **({} if moments is None else self._ranks(moments)),
-            **memory(),
-        }
-        for step, record in zip(steps, fetched, strict=True):
-            whole = record | (last if step == steps[-1] else {})
-            # A step that was skipped has numbers that JSON does not know.
-            self._log.write(step, {name: value for name, value in whole.items() if math.isfinite(value)})
-        self._bar.set_postfix(
-            loss=f"{fetched[-1]['loss']:.3f}",
-            ex_s=f"{last['examples_per_second']:.0f}",
-            input_wait=f"{last['input_wait']:.0%}",
-            refresh=False,
-        )
-        self._bar.update(len(steps))
-        self._pending = []
-        self.restart()
-
-    def __enter__(self) -> Self:
-        self._compilations.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the bar's line, so that an error starts on one of its own."""
-        self._bar.close()
-        self._compilations.__exit__()

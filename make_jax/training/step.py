@@ -82,7 +82,7 @@ def make_trainer(
         norms = {name: optax.tree.norm(tree) for name, tree in (("gradient", found), ("parameter", state.params))}
         skip, watch, judged = judge(watching, state.watch, loss, norms["gradient"])
         params = optax.apply_updates(state.params, updates)
-        average = averaged(state.average, params, state.step, ema_decay) if ema_decay else ()
+        average = averaged(state.average, params, state.step - state.watch.skipped, ema_decay) if ema_decay else ()
         after = TrainState(state.step, params, moments, memory, state.watch, average)
         after = kept(skip, state, after)._replace(step=state.step + 1, watch=watch)
         metrics |= {f"{name}_norm": norm for name, norm in norms.items()}
