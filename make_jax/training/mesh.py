@@ -72,16 +72,21 @@ def state_shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
     """
     kept: list[Whole] = []
     sizes: dict[str, tuple[int, int]] = {}
+    parameters = {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(getattr(state, "params", state))}
 
     def place(path: Any, leaf: Any) -> NamedSharding:
         name, shape = path_name(path), np.shape(leaf)
         if name.startswith("memory/"):
             return NamedSharding(mesh, MEMORY)
-        spec, whole = parameter_spec(name, shape, mesh, rules)
+        parts = name.split("/")
+        of = next((tail for at in range(len(parts)) if (tail := "/".join(parts[at:])) in parameters), None)
+        if of is None:  # a counter or the like
+            return NamedSharding(mesh, PartitionSpec())
+        spec, whole = parameter_spec(of, shape, mesh, rules)
         sharding = NamedSharding(mesh, spec)
-        if not name.startswith(("optimizer/", "average/")):  # these would say everything again
+        if of not in sizes:  # moments and averages would say everything again
             kept.extend(whole)
-            sizes[name] = math.prod(shape), math.prod(sharding.shard_shape(shape))
+            sizes[of] = math.prod(shape), math.prod(sharding.shard_shape(shape))
         return sharding
 
     shardings = jax.tree_util.tree_map_with_path(place, state)

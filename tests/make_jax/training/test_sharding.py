@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -29,7 +30,8 @@ from make_jax.training.mesh import (
     state_shardings,
 )
 from make_jax.training.optimizer import decayed, make_optimizer, make_schedule
-from make_jax.training.step import make_trainer
+from make_jax.training.policy import new_watch
+from make_jax.training.step import TrainState, make_trainer
 
 STEPS = 4
 
@@ -148,6 +150,22 @@ def test_rules_of_the_config_come_before_the_defaults() -> None:
     spec, whole = parameter_spec(path, (32, 12), mesh, rules)
     assert spec == PartitionSpec(None, None)
     assert whole[0][2:] == (12, "fsdp+tensor", 8)
+
+
+def test_rules_see_paths_of_parameters_in_all_of_the_state() -> None:
+    mesh = make_mesh(MeshConfig(1, 4, 2), jax.devices())
+    params = {
+        "title": {"tokens": {"embedding": np.zeros((8, 8))}},
+        "query": {"tokens": {"embedding": np.zeros((8, 8))}},
+    }
+    moments = optax.adam(1e-3).init(params)
+    state = TrainState(np.zeros((), np.int32), params, moments, (), new_watch(), params)
+    shardings = state_shardings(state, mesh, ((r"^title/tokens/embedding$", "- tensor"),))
+    ruled, other = PartitionSpec(None, "tensor"), PartitionSpec("tensor", "fsdp")
+    for found in (shardings.params, shardings.average, shardings.optimizer[0].mu, shardings.optimizer[0].nu):
+        assert found["title"]["tokens"]["embedding"].spec == ruled
+        assert found["query"]["tokens"]["embedding"].spec == other
+    assert shardings.watch.recent.spec == shardings.optimizer[0].count.spec == PartitionSpec()
 
 
 def test_rules_that_fit_no_parameter_are_refused() -> None:
