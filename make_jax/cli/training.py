@@ -69,6 +69,7 @@ def train(
 ) -> None:
     """Train EXPERIMENT (a Python file); run it again to go on after a stop."""
     from make_jax.overrides import load_experiment
+    from make_jax.training.host_memory import keep_freed_memory
     from make_jax.training.hosts import ProcessesApart, is_first, join_processes
 
     if init_from:
@@ -84,6 +85,7 @@ def train(
     except ProcessesApart as error:
         stop(str(error), 1)
     loaded = load_experiment(experiment, overrides)
+    keep_freed_memory()  # of this process, which is there to train
     from make_jax.commands.train import train_run
     from make_jax.training.policy import NonFiniteLoss
 

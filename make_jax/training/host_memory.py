@@ -1,4 +1,4 @@
-"""Where XLA computes on the CPU: what it frees after a step it needs again in the next."""
+"""What XLA frees on the CPU after a step it needs again in the next."""
 
 from __future__ import annotations
 

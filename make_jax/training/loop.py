@@ -18,7 +18,6 @@ from make_jax.model import build_model
 from make_jax.run import read_metrics
 from make_jax.training.checkpoints import Checkpoints
 from make_jax.training.feed import DeviceFeed, Feed
-from make_jax.training.host_memory import keep_freed_memory
 from make_jax.training.hosts import is_first, on_first
 from make_jax.training.keeping import Judged, dev_metrics, dev_record, why_kept
 from make_jax.training.mesh import gathered, make_mesh, replaced
@@ -78,8 +77,6 @@ def train(
     """
     # ---- mesh, model, state -----------------------------------------------------------------------------------------
     config = experiment.training
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
     mesh = mesh_for(experiment)
     trainer = trainer_for(experiment, mesh)
     schedule = make_schedule(experiment.optimizer, config.steps)
