@@ -16,9 +16,9 @@ class DataConfig:
     of the draws show products that nobody clicked yet, under short queries made from their titles; `pseudo_share` of
     the draws show any product so. `query_swap` of the draws from the log show a product under another of its queries,
     each as likely. Of the queries shown, `query_single` are cut to one of their words, `query_drop` lose a word and
-    `query_shuffle` have their words reordered, if they have two or more. `product_queries` is M: how many of the queries
-    that a product was clicked under travel with it, so that it is never taken as their negative; `product_words`, how
-    many different words of these with objectives.keyword_mask=words.
+    `query_shuffle` have their words reordered, if they have two or more. `product_queries` is M: how many of the
+    queries that a product was clicked under travel with it, so that it is never taken as their negative;
+    `product_words`, how many different words of these with objectives.keyword_mask=words.
 
     Pictures: `crop` is the smallest share of a picture's area that augmentation keeps and `aspect` how much it may be
     stretched (1 = not at all). `flip` mirrors half the pictures: off, because letters and logos matter. `brightness`,
