@@ -1,4 +1,4 @@
-"""Queries with fewer words or in another order, as a pure function of the texts and their keys."""
+"""Queries with a word less or in another order, as a pure function of the texts and their keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from data_pipelines.errors import DataError
 from data_pipelines.hashing import hash_keys, uniform
 
-_DROP, _WHICH, _SHUFFLE, _ORDER, _SINGLE = range(1 << 20, (1 << 20) + 5)  # streams that nothing else draws from
+_DROP, _WHICH, _SHUFFLE, _ORDER = range(1 << 20, (1 << 20) + 4)  # streams that nothing else draws from
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,7 @@ class QueryVariation:
     So compounds stay whole, and a query in a script without spaces is left as it is.
 
     Attributes:
-      single: of the queries with two words or more, the share of which one alone is left, whichever.
-      drop: of those that still have two, the share that loses one.
+      drop: of the queries with two words or more, the share that loses one, whichever.
       shuffle: of those that still have two, the share whose words change places.
 
     Raises:
@@ -30,10 +29,9 @@ class QueryVariation:
 
     drop: float = 0.0
     shuffle: float = 0.0
-    single: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, share in (("drop", self.drop), ("shuffle", self.shuffle), ("single", self.single)):
+        for name, share in (("drop", self.drop), ("shuffle", self.shuffle)):
             if not 0 <= share <= 1:
                 raise DataError(f"{name}={share} is out of bounds; choose from 0 to 1")
 
@@ -46,15 +44,11 @@ class QueryVariation:
         """
         drops = uniform(hash_keys(keys[:, 0], keys[:, 1], _DROP)) < self.drop
         shuffles = uniform(hash_keys(keys[:, 0], keys[:, 1], _SHUFFLE)) < self.shuffle
-        singles = uniform(hash_keys(keys[:, 0], keys[:, 1], _SINGLE)) < self.single
         varied = list(texts)
-        for row in np.flatnonzero(drops | shuffles | singles).tolist():
+        for row in np.flatnonzero(drops | shuffles).tolist():
             words = texts[row].split()
-            which = int(hash_keys(*keys[row], _WHICH)[0] % np.uint64(max(len(words), 1)))
-            if singles[row] and len(words) > 1:
-                words = [words[which]]
             if drops[row] and len(words) > 1:
-                del words[which]
+                del words[int(hash_keys(*keys[row], _WHICH)[0] % np.uint64(len(words)))]
             if shuffles[row] and len(words) > 1:
                 words = _reordered(words, hash_keys(*keys[row], _ORDER, np.arange(len(words))))
             varied[row] = " ".join(words)

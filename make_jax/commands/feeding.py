@@ -117,8 +117,7 @@ def text_outputs(experiment: Experiment, data: ProductData) -> tuple[TitleOutput
     """
     objectives, settings = experiment.objectives, experiment.data
     masks, compares = objectives.mlm > 0, objectives.keyword_mask in ("title", "words")
-    variation = QueryVariation(settings.query_drop, settings.query_shuffle, settings.query_single)
-    varies = variation != QueryVariation()
+    varies = settings.query_drop > 0 or settings.query_shuffle > 0
     if not (masks or compares or varies):
         return TitleOutput(), None
     tokenizer = load_tokenizer(data.tokenizer_path)
@@ -131,7 +130,7 @@ def text_outputs(experiment: Experiment, data: ProductData) -> tuple[TitleOutput
     titles = TitleOutput(mask_share=share if masks else 0.0, word_keys=compares, tokenizer=tokenizer)
     return titles, QueryOutput(
         tokenizer,
-        variation=variation if varies else None,
+        variation=QueryVariation(settings.query_drop, settings.query_shuffle) if varies else None,
         masking=QueryMasking(share, tokenizer) if masks else None,
         word_keys=QueryWordKeys(tokenizer) if compares else None,
     )

@@ -15,10 +15,10 @@ class DataConfig:
     `recency_half_life` days that its last click is older than the log's end (None: age does not matter). `cold_share`
     of the draws show products that nobody clicked yet, under short queries made from their titles; `pseudo_share` of
     the draws show any product so. `query_swap` of the draws from the log show a product under another of its queries,
-    each as likely. Of the queries shown, `query_single` are cut to one of their words, `query_drop` lose a word and
-    `query_shuffle` have their words reordered, if they have two or more. `product_queries` is M: how many of the
-    queries that a product was clicked under travel with it, so that it is never taken as their negative;
-    `product_words`, how many different words of these with objectives.keyword_mask=words.
+    each as likely. Of the queries shown, `query_drop` lose a word and `query_shuffle` have their words reordered, if
+    they have two or more. `product_queries` is M: how many of the queries that a product was clicked under travel with
+    it, so that it is never taken as their negative; `product_words`, how many different words of these with
+    objectives.keyword_mask=words.
 
     Pictures: `crop` is the smallest share of a picture's area that augmentation keeps and `aspect` how much it may be
     stretched (1 = not at all). `flip` mirrors half the pictures: off, because letters and logos matter. `brightness`,
@@ -37,7 +37,6 @@ class DataConfig:
     query_swap: float = 0.0
     query_drop: float = 0.0
     query_shuffle: float = 0.0
-    query_single: float = 0.0
     product_queries: int = 64
     product_words: int = 32
     crop: float = 1.0
@@ -64,7 +63,7 @@ class DataConfig:
             f"data.cold_share is {self.cold_share} and data.pseudo_share {self.pseudo_share}, which leaves no draws to "
             "the log; lower one of them",
         )
-        for name in ("query_swap", "query_drop", "query_shuffle", "query_single"):
+        for name in ("query_swap", "query_drop", "query_shuffle"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"data.{name} is {value}, but it is a share of the queries, in [0, 1]")
         share("data", brightness=self.brightness, contrast=self.contrast, saturation=self.saturation)
