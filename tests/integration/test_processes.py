@@ -119,6 +119,10 @@ def test_a_process_knows_whether_it_is_one_of_many(tmp_path: Path) -> None:
 
 
 def test_alone_is_alone_whatever_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_nothing(**_: object) -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr("jax.distributed.initialize", find_nothing)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     join_processes(processes=1)
     with pytest.raises(UserError, match=r"the cluster's settings: the processes of this run did not find each other"):

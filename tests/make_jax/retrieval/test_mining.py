@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.ragged import Ragged
-from make_jax.objectives.keywords import titles_with_all_words
+from make_jax.objectives.keywords import have_all_words
 from make_jax.retrieval.mining import Known, Mined, MiningRules, Words, mine, score_limits
 
 N, E = 30, 4
@@ -149,6 +149,6 @@ def test_titles_name_queries_as_in_the_loss() -> None:
         titles[row, : len(keys)] = keys
     query, row = (grid.ravel() for grid in np.indices((200, 200)))  # more pairs than are compared at a time
     found = words.named(query, row).reshape(200, 200)
-    np.testing.assert_array_equal(found, titles_with_all_words(words.queries, titles))
+    np.testing.assert_array_equal(found, have_all_words(words.queries, titles))
     assert 0 < found.sum() < found.size
     assert words.named(query[:0], row[:0]).shape == (0,)
