@@ -76,6 +76,7 @@ class Sampling:
         without any clicks these are all there is.
       pseudo_share: of all draws, the share that shows any product, clicked or not, under such queries.
       query_swap: of the draws from the log, the share that shows another of the product's queries instead.
+      further_queries: K, how many others of the product's queries come with each draw.
       max_product_queries: M.
       max_product_words: W; 0 for no product_word_keys.
     """
@@ -88,6 +89,7 @@ class Sampling:
     cold_share: float = 0.0
     pseudo_share: float = 0.0
     query_swap: float = 0.0
+    further_queries: int = 0
     max_product_queries: int = 64
     max_product_words: int = 0
 

@@ -14,6 +14,8 @@ import numpy as np
 from data_pipelines.draw_shares import log_draw_shares
 from data_pipelines.errors import DataError
 from data_pipelines.feed_settings import BatchShape, Sampling, at_least
+from data_pipelines.further_queries import NONE as NO_QUERY
+from data_pipelines.further_queries import FurtherQueries
 from data_pipelines.hard_negatives import NONE, HardNegatives
 from data_pipelines.order import PairOrder, pair_weights, with_cold, with_swaps
 from data_pipelines.product_queries import ProductQueries, ProductWords
@@ -109,6 +111,7 @@ class TrainPlans:
             data that cannot be read by row.
         """
         at_least(1, max_product_queries=sampling.max_product_queries)
+        at_least(0, further_queries=sampling.further_queries)
         if not 0 <= sampling.pseudo_share < 1:
             raise DataError(f"pseudo_share={sampling.pseudo_share} is out of bounds; choose from 0 to below 1")
         self._data, self._sampling = data, sampling
@@ -132,6 +135,7 @@ class TrainPlans:
         self._product_log_q = log_draw_shares(self._products, weights)
         self._query_log_q = log_draw_shares(data.query_keys[self._queries], weights)
         groups = self._sort_by_group(weights)
+        self._further = FurtherQueries(self._queries, self._products, self._sorted_weights, data.num_products)
         self._order = PairOrder(self._sorted_weights, sampling.batch_size, sampling.seed, groups)
         self.share_size = self._order.share(process_count)
         self.pairs_per_epoch = self._order.pairs_per_epoch
@@ -206,16 +210,19 @@ class TrainPlans:
             self._order.batch(step, self._process_index, self._process_count) if seen is None else seen[first:][:size]
         )
         lengths = rows if seen is None else seen
-        query_tokens = shape.padded(self._query_lengths[self._queries[lengths]], shape.max_query_tokens)
         queries, products = self._queries[rows], self._products[rows]
         start = step * self._sampling.batch_size
         positions = start + first + np.arange(size)
         keys = np.stack([np.full(size, self._sampling.seed), positions], axis=1)
         if seen is None:
             negatives = drawn = self._draw_negatives(rows, positions)
+            further = others = self._draw_further(rows, positions)
         else:
-            drawn = self._draw_negatives(seen, start + np.arange(len(seen)))
-            negatives = drawn[first:][:size]
+            places = start + np.arange(len(seen))
+            drawn, others = self._draw_negatives(seen, places), self._draw_further(seen, places)
+            negatives, further = drawn[first:][:size], others[first:][:size]
+        asked = np.concatenate([self._queries[lengths], others[others != NO_QUERY]])
+        query_tokens = shape.padded(self._query_lengths[asked], shape.max_query_tokens)
         shown = np.concatenate([self._products[lengths], drawn[drawn != NONE]])
         query_ids = pad_tokens(data.query_ids.take(queries), query_tokens, data.pad_id)
         # A pair that has too few negatives shows its own product in their place, which is nobody's negative.
@@ -230,6 +237,7 @@ class TrainPlans:
                 "product_log_q": self._product_log_q[products],
                 **({} if self._product_words is None else {"product_word_keys": self._product_words[products]}),
                 **self._query_arrays(queries, query_ids, keys),
+                **self._further_arrays(further, query_tokens),
                 **self._negative_keys(negatives),
                 **self._side_table.arrays(shown_rows),
             },
@@ -243,6 +251,26 @@ class TrainPlans:
             return np.zeros((len(pairs), 0), np.int32)
         keys = self._data.query_keys[self._queries[pairs]]
         return self._hard_negatives.draw(keys, positions, self._sampling.seed)
+
+    def _draw_further(self, pairs: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """int64[n, K], queries or -1."""
+        return self._further.draw(pairs, positions, self._sampling.seed, self._sampling.further_queries)
+
+    def _further_arrays(self, further: np.ndarray, query_tokens: int) -> dict[str, np.ndarray]:
+        if further.shape[1] == 0:
+            return {}
+        data, there = self._data, further.reshape(-1) != NO_QUERY
+        flat = np.where(there, further.reshape(-1), 0)
+        keys = data.query_keys[flat]
+        found = {
+            "key": np.where(there, keys, NO_QUERY).astype(np.int32),
+            "log_q": self._query_log_q[keys],
+            "ids": pad_tokens(data.query_ids.take(flat), query_tokens, data.pad_id),
+        }
+        if self._query_output is not None and self._query_output.word_keys is not None:
+            texts = [data.queries[query] for query in flat.tolist()]
+            found["word_keys"] = self._query_output.word_keys(texts, query_tokens)
+        return {f"further_query_{name}": _fold(array, further.shape) for name, array in found.items()}
 
     def _negative_keys(self, negatives: np.ndarray) -> dict[str, np.ndarray]:
         if self._hard_negatives is None:
@@ -261,6 +289,10 @@ def fill_up(arrays: dict[str, np.ndarray], size: int, pad_id: int) -> dict[str, 
     """Appends rows that only pad, so that every array has `size`."""
     padding = {"title_ids": pad_id, "product_id": "", "side_ids": NO_BUCKET}
     return {name: _fill(array, size, padding.get(name, 0)) for name, array in arrays.items()}
+
+
+def _fold(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return array.reshape(*shape, *array.shape[1:])
 
 
 def _fill(array: np.ndarray, size: int, padding: object) -> np.ndarray:

@@ -85,6 +85,7 @@ def sampling(experiment: Experiment) -> Sampling:
         cold_share=data.cold_share,
         pseudo_share=data.pseudo_share,
         query_swap=data.query_swap,
+        further_queries=data.further_queries,
         max_product_queries=data.product_queries,
         max_product_words=data.product_words if experiment.objectives.keyword_mask == "words" else 0,
     )

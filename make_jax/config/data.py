@@ -15,10 +15,11 @@ class DataConfig:
     `recency_half_life` days that its last click is older than the log's end (None: age does not matter). `cold_share`
     of the draws show products that nobody clicked yet, under short queries made from their titles; `pseudo_share` of
     the draws show any product so. `query_swap` of the draws from the log show a product under another of its queries,
-    each as likely. Of the queries shown, `query_drop` lose a word and `query_shuffle` have their words reordered, if
-    they have two or more. `product_queries` is M: how many of the queries that a product was clicked under travel with
-    it, so that it is never taken as their negative; `product_words`, how many different words of these with
-    objectives.keyword_mask=words.
+    each as likely. `further_queries` is how many others of the product's queries come with each pair, drawn like it and
+    contrasted with the same products, which are encoded once for all of them. Of the queries shown, `query_drop` lose a
+    word and `query_shuffle` have their words reordered, if they have two or more. `product_queries` is M: how many of
+    the queries that a product was clicked under travel with it, so that it is never taken as their negative;
+    `product_words`, how many different words of these with objectives.keyword_mask=words.
 
     Pictures: `crop` is the smallest share of a picture's area that augmentation keeps and `aspect` how much it may be
     stretched (1 = not at all). `flip` mirrors half the pictures: off, because letters and logos matter. `brightness`,
@@ -35,6 +36,7 @@ class DataConfig:
     cold_share: float = 0.05
     pseudo_share: float = 0.0
     query_swap: float = 0.0
+    further_queries: int = 0
     query_drop: float = 0.0
     query_shuffle: float = 0.0
     product_queries: int = 64
@@ -55,7 +57,7 @@ class DataConfig:
         at_least("data", 0.0, popularity_power=self.popularity_power, purchase_weight=self.purchase_weight)
         at_least("data", 1, product_queries=self.product_queries, product_words=self.product_words)
         at_least("data", 1, prefetch=self.prefetch)
-        at_least("data", 0, length_multiple=self.length_multiple)
+        at_least("data", 0, length_multiple=self.length_multiple, further_queries=self.further_queries)
         at_least("data", 1.0, aspect=self.aspect)
         share("data", cold_share=self.cold_share, pseudo_share=self.pseudo_share, max_bad_share=self.max_bad_share)
         require(

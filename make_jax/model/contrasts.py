@@ -126,7 +126,26 @@ def _contrasts(
         if name == "qic":
             columns, further = _with_further(config, columns, embedded, batch, memory)
         keys, judge = (of_pairs, pair_judge(config)) if "query" in _SIDES[name] else (of_products, judge_products)
-        found[name] = contrast(Known(rows, keys), Known(columns, keys), judge, form, further, chunks)
+        asked = [(rows, keys)]
+        if name == "qic":
+            asked += _further_queries(config, of_pairs, embedded, batch)
+        lost = [contrast(Known(*query), Known(columns, keys), judge, form, further, chunks) for query in asked]
+        found[name] = sum(lost, start=jnp.zeros(())) / len(lost)
+    return found
+
+
+def _further_queries(config: ObjectivesConfig, keys: Keys, embedded: Embedded, batch: Batch) -> list[tuple[Side, Keys]]:
+    """The further queries of each pair, as so many batches of queries that ask for the same products."""
+    if embedded.further_queries is None:
+        return []
+    found = []
+    for number, vectors in enumerate(jnp.unstack(embedded.further_queries, axis=1)):
+        key = batch["further_query_key"][:, number]
+        count = jnp.zeros(len(key))
+        if config.log_q > 0:
+            count = log_counts(batch["further_query_log_q"][:, number], len(key), config.log_q)
+        words = None if keys.query_words is None else batch["further_query_word_keys"][:, number]
+        found.append((Side(vectors, key != NONE, count), keys._replace(query_key=key, query_words=words)))
     return found
 
 

@@ -143,8 +143,17 @@ class MakeModule(nn.Module):
             queries=self._embed_query(query_states, query_mask),
             products=self._embed_product(fused, has_image, batch.get("side_ids"), False),
             negatives=self._embed_negatives(batch),
+            further_queries=self._embed_further(batch),
         )
         return Outputs(embedded, (query_states, query_mask), towers, fused)
+
+    def _embed_further(self, batch: Batch) -> jax.Array | None:
+        """The further queries of a batch, encoded as B·K queries: float32[B, K, E]; None where it has none."""
+        if "further_query_ids" not in batch:
+            return None
+        ids = batch["further_query_ids"]
+        encoded = self.encode_query(ids.reshape(-1, ids.shape[-1]), False)
+        return encoded.reshape(*ids.shape[:2], -1)
 
     def _embed_negatives(self, batch: Batch) -> ProductEmbedding | None:
         """The hard negatives of a batch, encoded as a batch of B·H products: [B, H, ...]; None where it has none."""

@@ -18,13 +18,14 @@ Metrics = dict[str, jax.Array]
 class Embedded(NamedTuple):
     """What the contrasts compare: all that is needed of a row when it is compared with the rest of the batch.
 
-    queries float32[B, E]; products; negatives, the embeddings [B, H, ...] of the hard negatives, None without any.
-    Every array is float32[B, ...].
+    queries float32[B, E]; products; negatives, the embeddings [B, H, ...] of the hard negatives, and further_queries
+    float32[B, K, E], None without any. Every array is float32[B, ...].
     """
 
     queries: jax.Array
     products: ProductEmbedding
     negatives: ProductEmbedding | None = None
+    further_queries: jax.Array | None = None
 
 
 class Outputs(NamedTuple):

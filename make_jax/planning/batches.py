@@ -33,6 +33,10 @@ def train_shapes(experiment: Experiment) -> Shapes:
             rows[f"{name}_word_keys"] = (length,), np.int32
     if objectives.keyword_mask == "words":
         rows["product_word_keys"] = (experiment.data.product_words,), np.int32
+    if others := experiment.data.further_queries:
+        names = ("query_ids", "query_key", "query_log_q", "query_word_keys")
+        asked = {name: rows[name] for name in names if name in rows}
+        rows |= {f"further_{name}": ((others, *shape), dtype) for name, (shape, dtype) in asked.items()}
     if mined := objectives.hard_negatives:
         rows |= {"negative_key": ((mined,), np.int32), "negative_queries": ((mined, known), np.int32)}
         rows |= {f"negative_{name}": ((mined, *shape), dtype) for name, (shape, dtype) in product.items()}
