@@ -1,8 +1,8 @@
 """Batches for the model: the contract between the data and everything that trains or embeds.
 
 A batch is a dict of numpy arrays; B batch, Q query tokens, T title tokens, I pictures of a product, H x W pixels,
-R regions, F region width, M queries of a product and W words of these, H hard negatives of a pair, C columns of the
-product table with up to L values each.
+R regions, F region width, M queries of a product and W words of these, K further queries and H hard negatives of a
+pair, C columns of the product table with up to L values each.
 
 | name             | array                | meaning                                                            |
 |------------------|----------------------|--------------------------------------------------------------------|
@@ -27,10 +27,13 @@ product table with up to L values each.
 | query_word_keys  | int32[B, Q]          | likewise; 0 also for symbols                                       |
 | product_word_keys| int32[B, W]          | words of the queries that led to it, most clicked first, then 0    |
 | side_ids         | int32[B, C, L]       | buckets of the product's values in each column, then -1 = none     |
+| further_query_ids| int32[B, K, Q]       | K other queries of the product, tokenised as they were typed       |
+| further_query_key| int32[B, K]          | their query_keys; -1 = none, to be left out                        |
 | negative_key     | int32[B, H]          | rows of products mined for the query; -1 = none, to be left out    |
 | negative_queries | int32[B, H, M]       | their product_queries                                              |
 
-and negative_title_ids, negative_image, negative_has_image, negative_side_ids: those arrays with H after B. Data with
+and negative_title_ids, negative_image, negative_has_image, negative_side_ids: those arrays with H after B, as
+further_query_log_q and further_query_word_keys have K there. Data with
 region features has image float32[B, R, F] and has_image bool[B, R] instead. `train_batches` gives query_ids to
 product_log_q, and the rest where asked for (of `TitleOutput`, and of the plans' `QueryOutput` and `HardNegatives`; a
 query has the same negatives, drawn by seed and step, on any number of hosts); `catalogue_batches` and

@@ -23,6 +23,7 @@ TINY = Path(__file__).parents[3] / "experiments" / "tiny.py"
         (),
         ("objectives.mlm=1", "objectives.keyword_mask=title", "model.image.max_images=2"),
         ("model.side.columns=product_id,category", "data.product_queries=8"),
+        ("objectives.keyword_mask=words", "data.further_queries=2"),
     ],
 )
 def test_shapes_are_those_of_real_batches(tiny_data: Path, overrides: tuple[str, ...]) -> None:
