@@ -67,8 +67,10 @@ def ours(task: Task) -> Iterator[Any]:
     """Steps of the trainer that `make-jax train` uses; gives what the step before said, to be logged."""
     import jax
 
+    from make_jax.training.host_memory import keep_freed_memory
     from make_jax.training.mesh import make_mesh, place_batch
 
+    keep_freed_memory()  # as `make-jax train` does
     mesh = make_mesh(task.experiment.mesh, jax.devices()[:1])
     trainer = _trainer(task.experiment, mesh)
     state = trainer.init()
