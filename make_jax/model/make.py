@@ -229,7 +229,12 @@ class Make:
             **self._example_side(),
             **example_targets(self.config),
         }
-        return self.module.init({"params": rng, **_streams(rng)}, batch, None, None, method="losses")["params"]
+
+        @jax.jit  # which leaves out what the losses compute, and all else but the parameters
+        def fresh(rng: jax.Array) -> Params:
+            return self.module.init({"params": rng, **_streams(rng)}, batch, None, None, method="losses")["params"]
+
+        return fresh(rng)
 
     def _example_pictures(self) -> Batch:
         image = self.config.image

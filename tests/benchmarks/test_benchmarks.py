@@ -46,6 +46,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tup
     return done.output, json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_speed_is_compared_with_every_rival_that_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = ("--seconds", "0.01", "--rounds", "1", "--sizes", "30x40:32x40", "--pictures", "24", "--batch-size", "4")
     printed, results = run(tmp_path, monkeypatch, *tiny)

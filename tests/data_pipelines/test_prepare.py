@@ -212,6 +212,7 @@ def test_an_interruption_leaves_what_was_there(
     only(tmp_path, "in")
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_it_absent_or_whole(tmp_path: Path, sources: dict[str, Any]) -> None:
     out = tmp_path / "DATA"
     code = (

@@ -23,7 +23,8 @@ class Programs:
     def add(self, name: str, body: str = "exit 0") -> None:
         """A program that notes its arguments and then does `body`, in bash; $HERE is the folder."""
         path = self.folder / name
-        note = f"""printf '%s\\x1f' {name} "$@" >>'{self._calls}'; printf '\\x1e' >>'{self._calls}'"""
+        # In one piece, for others note theirs at the same time.
+        note = f"""noted=$(printf '%s\\x1f' {name} "$@"); printf '%s\\x1e' "$noted" >>'{self._calls}'"""
         path.write_text(f"#!/usr/bin/env bash\nHERE='{self.folder}'\n{note}\n{body}\n")
         path.chmod(0o755)
 

@@ -126,6 +126,7 @@ def test_a_full_disk_is_one_line(
         assert not list(small.iterdir()), name
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_loses_no_checkpoint(
     trained: Path, tiny_data: Path, small_disk: Callable[[int], Path]
 ) -> None:

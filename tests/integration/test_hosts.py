@@ -53,6 +53,7 @@ def train_on(hosts: int, data: Path, out: Path) -> list[dict[str, Any]]:
     return [json.loads((out / f"{host}.json").read_text()) for host in range(hosts)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_would_on_disjoint_halves(tiny_data: Path, tmp_path: Path) -> None:
     (alone,) = train_on(1, tiny_data, tmp_path / "one")
     first, second = train_on(2, tiny_data, tmp_path / "two")

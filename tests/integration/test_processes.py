@@ -37,6 +37,7 @@ def start(run: Path, data: Path, *options: str) -> list[subprocess.Popen[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_run(tiny_data: Path, trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     first, second = start(run, tiny_data, "--set", "mesh.fsdp=2", "--set", "training.eval_every=15")
@@ -72,6 +73,7 @@ def test_each_says_which_other_keeps_it_waiting() -> None:
     assert "process 0 waits for the devices, which have not done what was launched of step 9" in second
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_of_them_stops_and_saves_all(tiny_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     # While an earlier save is under way, as like as not.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from command_line import FAST_COMPILE, TINY, losses
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,7 @@ def job_with_a_free_port() -> int:
     raise AssertionError("all ports are taken")
 
 
+@pytest.mark.slow
 def test_the_tasks_of_a_job_make_one_run(tiny_data: Path, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()

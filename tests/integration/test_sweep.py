@@ -27,6 +27,7 @@ def sweep_file(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_two_variants_end_in_one_table_and_are_evaluated_when_asked(
     sweep_file: Path, tiny_data: Path, tiny_tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_queries_of_another_model_tune_no_index(embedded: Path, tmp_path: Path) 
     assert not (tmp_path / "index").exists()
 
 
+@pytest.mark.slow
 def test_a_demo_that_is_stopped_says_how_to_go_on(tmp_path: Path) -> None:
     process = spawn("demo", "--workdir", tmp_path)
     wait_for_step(process, tmp_path / "run", 1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from command_line import FAST_COMPILE, TINY, call, losses
 
 ABSENT = ("tensorflow", "tensorflow_datasets", "scann", "array_record", "transformers")
@@ -34,6 +35,7 @@ def write_stubs(folder: Path) -> None:
         (folder / f"{module}.py").write_text(f"raise ImportError('{module} is not installed here')\n")
 
 
+@pytest.mark.slow
 def test_training_on_a_cache_needs_no_tensorflow(tiny_data: Path, tmp_path: Path) -> None:
     cache, absent = tmp_path / "cache", tmp_path / "absent"
     made = call("data", "cache", tiny_data, "--out", cache, "--experiment", TINY)

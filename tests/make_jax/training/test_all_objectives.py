@@ -86,6 +86,7 @@ def trained(*sizes: int) -> tuple[Records, TrainState]:
     return advance(sizes, compiled(*sizes)[1].init(), range(STEPS))
 
 
+@pytest.mark.slow
 def test_no_number_depends_on_the_mesh() -> None:
     (expected, state), (found, split) = trained(1, 1, 1), trained(2, 2, 2)
     for ours, theirs in zip(found, expected, strict=True):

@@ -147,6 +147,7 @@ def test_a_batch_that_the_mesh_cannot_share_out_is_refused(tmp_path: Path) -> No
         train(experiment("training.batch_size=12"), tmp_path, Batches, no_dev)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_restores_on_another_mesh(tmp_path: Path) -> None:
     start = experiment("training.steps=6", "training.eval_every=1", "mesh.data=8")
     whole = train(start, tmp_path / "whole", Batches, no_dev)
