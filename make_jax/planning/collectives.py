@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from make_jax.planning.program_text import arrays_of, computations, numbers, times_run
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?(?P<name>[\w.\-]+) \(.*\) -> .* \{$")
 _COLLECTIVE = re.compile(rf"= (?P<result>.+?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
-_ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+\d+\w*)\[(?P<sizes>[\d,]*)\]")
-_WHILE = re.compile(r" while\(.*body=%?(?P<body>[\w.\-]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-_CALLED = re.compile(
-    r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)|(?:called_computations|branch_computations)=\{(.*?)\}"
-)
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _SOURCE = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _LISTED = re.compile(r"replica_groups=\{\{(.*?)\}\}")
@@ -61,8 +55,8 @@ def read_collectives(text: str, devices: int) -> list[Collective]:
 
     The compiler may cut one into steps that run beside other work; these share its channel and count once.
     """
-    bodies = _computations(text)
-    times = _times(bodies)
+    bodies = computations(text)
+    times = times_run(bodies)
     found: dict[tuple[str, str], Collective] = {}
     for name, lines in bodies.items():
         for number, line in enumerate(lines):
@@ -77,40 +71,8 @@ def read_collectives(text: str, devices: int) -> list[Collective]:
     return list(found.values())
 
 
-def _computations(text: str) -> dict[str, list[str]]:
-    bodies: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in text.splitlines():
-        if match := _COMPUTATION.match(line):
-            lines = bodies.setdefault(match["name"], [])
-        else:
-            lines.append(line)
-    return bodies
-
-
-def _times(bodies: dict[str, list[str]]) -> dict[str, int]:
-    """How often each computation is run: once for each turn of the loops around it."""
-    callers: dict[str, tuple[str, int]] = {}
-    for name, lines in bodies.items():
-        for line in lines:
-            loop, trips = _WHILE.search(line), _TRIPS.search(line)
-            for one, several in _CALLED.findall(line):
-                for called in [one] if one else re.findall(r"[\w.\-]+", several):
-                    turns = int(trips[1]) if loop and trips and called == loop["body"] else 1
-                    callers[called] = name, max(turns, callers.get(called, ("", 1))[1])
-    found = {}
-    for name in bodies:
-        total, at, seen = 1, name, set()
-        while at in callers and at not in seen:
-            seen.add(at)
-            at, turns = callers[at]
-            total *= turns
-        found[name] = total
-    return found
-
-
 def _read(kind: str, match: re.Match[str], line: str, devices: int, times: int) -> Collective | None:
-    arrays = [(found["type"], _numbers(found["sizes"])) for found in _ARRAY.finditer(match["result"])]
+    arrays = arrays_of(match["result"])
     if match["start"] and kind == "all-gather":  # the result of a start is (operands, results)
         arrays = arrays[len(arrays) // 2 :]
     elif match["start"] and kind == "collective-permute":
@@ -120,27 +82,36 @@ def _read(kind: str, match: re.Match[str], line: str, devices: int, times: int) 
     group = _group(line, devices)
     if len(group) < 2:
         return None
-    size = sum(_width(kind_of) * math.prod(shape) for kind_of, shape in arrays)
+    size = sum(array.bytes for array in arrays)
     if match["kind"] == "reduce-scatter":  # its result is this chip's part alone
         size *= len(group)
-    largest = max(arrays, key=lambda array: _width(array[0]) * math.prod(array[1]))
+    largest = max(arrays, key=lambda array: array.bytes)
     source = _SOURCE.search(line)
-    return Collective(kind, *largest, len(arrays), size, group, times, source[1].replace("\\", "") if source else "")
+    return Collective(
+        kind,
+        largest.type,
+        largest.shape,
+        len(arrays),
+        size,
+        group,
+        times,
+        source[1].replace("\\", "") if source else "",
+    )
 
 
 def _group(line: str, devices: int) -> tuple[int, ...]:
     """The first group of chips that exchange something among themselves."""
     if match := _LISTED.search(line):
-        return _numbers(match[1].split("},{")[0])
+        return numbers(match[1].split("},{")[0])
     if match := _IOTA.search(line):
-        ids = np.arange(devices).reshape(_numbers(match["sizes"]))
+        ids = np.arange(devices).reshape(numbers(match["sizes"]))
         if match["order"]:
-            ids = ids.transpose(_numbers(match["order"]))
-        return tuple(ids.reshape(_numbers(match["shape"]))[0].tolist())
+            ids = ids.transpose(numbers(match["order"]))
+        return tuple(ids.reshape(numbers(match["shape"]))[0].tolist())
     if match := _NAMED.search(line):
         return _named_group(match, devices)
     if match := _PAIRS.search(line):
-        return _numbers(match[1].split("},{")[0])
+        return numbers(match[1].split("},{")[0])
     return tuple(range(devices))
 
 
@@ -151,8 +122,8 @@ def _named_group(match: re.Match[str], devices: int) -> tuple[int, ...]:
     chosen = {name for name, _ in _AXIS.findall(match["chosen"])}
     ids = np.arange(devices)
     if order := _IOTA.search(f"replica_groups=[{devices}]<={match['order'].strip(' ,').removeprefix('device_ids=')}"):
-        ids = ids.reshape(_numbers(order["sizes"]))
-        ids = (ids.transpose(_numbers(order["order"])) if order["order"] else ids).reshape(-1)
+        ids = ids.reshape(numbers(order["sizes"]))
+        ids = (ids.transpose(numbers(order["order"])) if order["order"] else ids).reshape(-1)
     ids = ids.reshape(tuple(sizes.values()))
     places = [
         _along(size, [parts[name]] if name in parts else [(1, size)] if name in chosen else [])
@@ -169,16 +140,6 @@ def _along(size: int, parts: Sequence[tuple[int, int]]) -> np.ndarray:
         after = size // (before * width)
         kept += positions // after % width * after
     return positions[kept == positions]
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(",") if number)
-
-
-def _width(kind: str) -> int:
-    """Bytes of an entry; a few bits count as a byte."""
-    bits = re.search(r"\d+", kind)
-    return max(1, int(bits[0]) // 8) if bits else 1
 
 
 def spanned(group: Sequence[int], places: Sequence[Sequence[int]]) -> int:

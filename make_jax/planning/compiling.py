@@ -20,6 +20,7 @@ from make_jax.planning.batches import product_shapes, train_shapes
 from make_jax.planning.chips import Chip, Slice, parse_slice
 from make_jax.planning.collectives import Collective, read_collectives, spanned
 from make_jax.planning.jobs import Compiled, Exchange, Job, Program
+from make_jax.planning.traffic import hbm_bytes
 from make_jax.training.flops import matmul_flops, model_flops
 from make_jax.training.loop import mesh_for, trainer_for
 from make_jax.training.mesh import batch_sharding, gathered
@@ -119,9 +120,8 @@ class _Compiling:
             "code": held.generated_code_size_in_bytes,
         }
         cost = compiled.cost_analysis() or {}
-        # The compiler takes a loop for one turn: the products of the others are known, their memory is guessed alike.
+        # The compiler takes a loop for one turn: the products of the others are known.
         flops = max(float(cost.get("flops", 0.0)), counted / self._mesh.size)
-        turns = flops / max(float(cost.get("flops", 0.0)), 1.0)
         estimate = float(cost.get("optimal_seconds", -1.0))
         needed = sum(memory.values())
         return Program(
@@ -130,7 +130,7 @@ class _Compiling:
             needed=needed,
             memory=memory,
             flops=flops,
-            bytes_accessed=float(cost.get("bytes accessed", 0.0)) * turns,
+            bytes_accessed=float(hbm_bytes(text)),
             estimate=estimate if estimate > 0 else None,
             exchanges=tuple(self._exchanges(text)),
             compile_seconds=time.perf_counter() - began,

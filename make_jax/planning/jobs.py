@@ -42,9 +42,10 @@ class Exchange:
 class Program:
     """One compiled program, all numbers for one chip and one call.
 
-    Bytes of memory by what it holds, of which `limit` is there; `needed` in all. FLOPs and `bytes_accessed` of memory,
-    as the compiler counts them, loops by their turns; `estimate` is the compiler's own, in seconds, None where it gives
-    none. A program that does not fit has `fits` False, and neither FLOPs nor exchanges.
+    Bytes of memory by what it holds, of which `limit` is there; `needed` in all. FLOPs as the compiler counts them, or
+    those of the matrix products, where loops hide some from it; `bytes_accessed` of memory, see `traffic.hbm_bytes`;
+    `estimate` is the compiler's own, in seconds, None where it gives none. A program that does not fit has `fits`
+    False, and neither FLOPs nor exchanges.
     """
 
     fits: bool
