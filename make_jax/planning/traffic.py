@@ -95,8 +95,9 @@ def _moved(one: _Operation, body: _Body, bodies: dict[str, _Body]) -> int:
         fused = bodies.get(next(iter(called_by(one.line)), ""))
         if fused is not None:
             return _of_fusion(one, operands, fused)
-    if one.op in ("copy-start", "slice-start"):  # (to, from, ...)
-        return sum(_far(array) for array in one.result[:2])
+    if one.op in ("copy-start", "slice-start"):  # (from, to, ...)
+        whole, part = one.result[:2]
+        return _reach([whole], part.bytes) + _far(part)
     if one.op in ("dynamic-slice", "slice", "gather"):
         return sum(map(_far, one.result)) + _reach(operands[0], sum(array.bytes for array in one.result))
     if one.op == "dynamic-update-slice":

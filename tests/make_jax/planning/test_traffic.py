@@ -70,11 +70,16 @@ ENTRY %main (a: bf16[4,8], b: bf16[12,4,8]) -> bf16[4,8] {
   %first = (s32[], bf16[4,8]{1,0}, bf16[12,4,8]{2,1,0}) tuple(%zero, %a, %b)
   %loop = (s32[], bf16[4,8]{1,0}, bf16[12,4,8]{2,1,0}) while(%first), condition=%more, body=%body, """
 TPU += """backend_config={"known_trip_count":{"n":"12"}}
+  %begun = ((bf16[12,4,8]{2,1,0}), bf16[2,4,8]{2,1,0:S(1)}, s32[]{:S(2)}) slice-start(%b), slice={[0:2], [0:4], [0:8]}
+  %there = bf16[2,4,8]{2,1,0:S(1)} slice-done(%begun)
   ROOT %out = bf16[4,8]{1,0} get-tuple-element(%loop), index=1
 }
 """
 
 
 def test_what_stays_beside_the_cores_is_not_moved() -> None:
-    """A turn reads 4 × 8 states and as many weights of the twelve layers', and its number; it writes what is copied."""
-    assert hbm_bytes(TPU) == 12 * (64 + 64 + 4 + 64)
+    """A turn reads 4 × 8 states and as many weights of the twelve layers', and its number; it writes what is copied.
+
+    Then the weights of two layers are read ahead.
+    """
+    assert hbm_bytes(TPU) == 12 * (64 + 64 + 4 + 64) + 2 * 64
