@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from make_jax.config import (
+    ComputeConfig,
     Experiment,
     FusionConfig,
     ImageConfig,
@@ -32,4 +33,5 @@ def get_config() -> Experiment:
         objectives=ObjectivesConfig(query_title=0.5, query_image=0.5),
         optimizer=OptimizerConfig(learning_rate=5e-4, weight_decay=0.1),
         training=TrainingConfig(steps=30_000, batch_size=32_768, checkpoint_every=1000, eval_batch_size=256),
+        compute=ComputeConfig(dtype="bfloat16", remat="dots"),
     )
