@@ -179,7 +179,9 @@ class ModelConfig:
     `vocab_size` None takes the tokenizer's; a run directory always stores the number. `pad_id` is its padding
     token: 0 for the ones that `prepare` trains, 1 for RoBERTa's kin. `embedding` is E. With `modalities` "title" or
     "image" a product is that alone: the other tower and the fusion do not exist. `shared_text` makes one encoder of
-    the query's and the title's; their projections stay apart. `side` joins what a product is to what is seen of it.
+    the query's and the title's; their projections stay apart. `shared_tokens` gives the two towers one table of
+    tokens, so that a word has one meaning to begin with, which each reads in its own way. `side` joins what a product
+    is to what is seen of it.
     """
 
     vocab_size: int | None = None
@@ -187,6 +189,7 @@ class ModelConfig:
     embedding: int = 128
     modalities: Literal["both", "title", "image"] = "both"
     shared_text: bool = False
+    shared_tokens: bool = False
     query: TextConfig = field(default_factory=lambda: TextConfig(max_tokens=16))
     title: TextConfig = field(default_factory=TextConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -210,6 +213,8 @@ class ModelConfig:
         )
         if self.shared_text:
             self._check_shared_text()
+        if self.shared_tokens:
+            self._check_shared_tokens()
 
     def _check_shared_text(self) -> None:
         require(
@@ -225,6 +230,24 @@ class ModelConfig:
                 f"model.query.transformer.{key} {one} differs from model.title.transformer.{key} {other}, but "
                 "model.shared_text makes one encoder of them; make them equal or set model.shared_text=false",
             )
+
+    def _check_shared_tokens(self) -> None:
+        require(
+            self.modalities != "image",
+            "model.shared_tokens is True, but model.modalities 'image' has no title to share a table with; set "
+            "model.shared_tokens=false",
+        )
+        require(
+            not self.shared_text,
+            "model.shared_tokens is True, but model.shared_text makes one encoder of both, table included; set one of "
+            "them to false",
+        )
+        query, title = self.query.transformer.width, self.title.transformer.width
+        require(
+            query == title,
+            f"model.query.transformer.width {query} differs from model.title.transformer.width {title}, but "
+            "model.shared_tokens gives both one table; make them equal or set model.shared_tokens=false",
+        )
 
     @property
     def text(self) -> TextConfig:

@@ -13,19 +13,22 @@ from make_jax.model.layers import Transformer, position_embedding, token_embeddi
 class TextEncoder(nn.Module):
     """Encode padded token ids: int32[B, L] → (states float[B, L, D], mask bool[B, L]); `pad_id` is padding.
 
-    L may be anything up to `config.max_tokens`, so that short batches cost less.
+    L may be anything up to `config.max_tokens`, so that short batches cost less. `tokens` is another's token table; an
+    encoder that is given none has its own.
     """
 
     config: TextConfig
     vocab_size: int
     pad_id: int
     compute: ComputeConfig = ComputeConfig()
+    tokens: nn.Embed | None = None
 
     @nn.compact
     def __call__(self, ids: jax.Array, deterministic: bool = True) -> tuple[jax.Array, jax.Array]:
         width, length = self.config.transformer.width, ids.shape[1]
         mask = ids != self.pad_id
-        states = token_embedding(self.vocab_size, width, self.compute.dtype)(ids)
+        table = self.tokens or token_embedding(self.vocab_size, width, self.compute.dtype, "tokens")
+        states = table(ids)
         states += position_embedding(self, self.config.max_tokens, width)[:length].astype(states.dtype)
         read = Transformer(self.config.transformer, self.compute, name="transformer")(states, mask, deterministic)
         return read, mask

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from make_jax.config import ComputeConfig, ModelConfig, ObjectivesConfig, TransformerConfig
+from make_jax.model.encoders import TextEncoder
 from make_jax.model.layers import Transformer, masked_mean
 
 Segment = tuple[jax.Array, jax.Array]
@@ -90,7 +91,9 @@ class LossHeads(nn.Module):
         self.patch_features = PatchHead(image.transformer.width, compute)
 
 
-def token_table(encoder: nn.Module) -> jax.Array:
+def token_table(encoder: TextEncoder) -> jax.Array:
     """The token embeddings of a text encoder that has been called: float32[V, D]."""
-    table: jax.Array = encoder.variables["params"]["tokens"]["embedding"]
+    shared = encoder.tokens
+    tokens = encoder.variables["params"]["tokens"] if shared is None else shared.variables["params"]
+    table: jax.Array = tokens["embedding"]
     return table

@@ -151,6 +151,6 @@ def position_embedding(module: nn.Module, length: int, width: int) -> jax.Array:
     return module.param("positions", _embedding_init, (length, width))
 
 
-def token_embedding(vocab_size: int, width: int, dtype: str) -> nn.Embed:
-    """Token table, V × D, read as `dtype`."""
-    return nn.Embed(vocab_size, width, dtype=dtype, embedding_init=_embedding_init, name="tokens")
+def token_embedding(vocab_size: int, width: int, dtype: str, name: str | None = None) -> nn.Embed:
+    """Token table, V × D, read as `dtype`; `name` where it is made in a call."""
+    return nn.Embed(vocab_size, width, dtype=dtype, embedding_init=_embedding_init, name=name)

@@ -17,7 +17,7 @@ from make_jax.model.contrasts import compare
 from make_jax.model.cross_modal import CrossModalLayers, ProductStates
 from make_jax.model.encoders import ImageEncoder, TextEncoder
 from make_jax.model.heads import LossHeads
-from make_jax.model.layers import masked_mean, unit_norm
+from make_jax.model.layers import masked_mean, token_embedding, unit_norm
 from make_jax.model.losses import example_targets, read
 from make_jax.model.outputs import Batch, Contrast, Embedded, Metrics, Outputs, Towers
 from make_jax.model.side import SideEmbeddings
@@ -37,13 +37,16 @@ class MakeModule(nn.Module):
 
     def setup(self) -> None:
         config, objectives, compute = self.config, self.objectives, self.compute
+        table = None
+        if config.shared_tokens:
+            table = self.tokens = token_embedding(self.vocab_size, config.query.transformer.width, compute.dtype)
         if config.shared_text:
             self.text = TextEncoder(config.text, self.vocab_size, config.pad_id, compute)
         else:
-            self.query = TextEncoder(config.query, self.vocab_size, config.pad_id, compute)
+            self.query = TextEncoder(config.query, self.vocab_size, config.pad_id, compute, table)
         self.query_projection = nn.Dense(config.embedding, use_bias=False)
         if config.has_title and not config.shared_text:
-            self.title = TextEncoder(config.title, self.vocab_size, config.pad_id, compute)
+            self.title = TextEncoder(config.title, self.vocab_size, config.pad_id, compute, table)
         if config.has_image:
             self.image = ImageEncoder(config.image, objectives.mpm > 0 or objectives.mpm_r > 0, compute)
         if config.modalities == "both":
