@@ -17,6 +17,7 @@ from make_jax.training.mesh import path_name
 
 _LAYER = re.compile(r"^(?P<tower>.+?)/(?:transformer/)?layer_(?P<number>\d+)/")
 _FIRST = re.compile(r"^(?P<tower>[^/]+)/(tokens/|positions$|stem_|regions/|hidden_patch$)")
+_SHARED = "tokens/"  # of both text towers, so that the higher of the two counts
 _UNDER_FUSION = ("title", "image")  # towers whose states go through the cross-modal layers
 
 
@@ -162,6 +163,8 @@ def _layers(names: list[str]) -> dict[str, int]:
 
 def _height(name: str, layers: dict[str, int]) -> int:
     """How many layers there are from a parameter up to the vectors, its own included; 0 for what is in none."""
+    if name.startswith(_SHARED):
+        return max(_height(f"{tower}/{name}", layers) for tower in ("query", "title"))
     if match := _LAYER.search(name):
         left = layers[match["tower"]] - int(match["number"])
     elif match := _FIRST.search(name):

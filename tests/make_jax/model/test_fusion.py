@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +136,26 @@ def test_a_shared_text_encoder_is_one_set_of_parameters() -> None:
     assert shapes.shape == (1, 6)
 
 
+def test_a_shared_table_of_tokens_is_read_by_both_towers() -> None:
+    model, apart = (Compiled(model_config(shared_tokens=shared)) for shared in (True, False))
+    table = model.params["tokens"]["embedding"]
+    assert table.shape == apart.params["title"]["tokens"]["embedding"].shape
+    assert all("tokens" not in model.params[tower] for tower in ("query", "title"))
+    assert "tokens" not in apart.params
+
+    shown = batch(0, np.ones(1, bool), np.zeros((1, IMAGES), bool)) | {
+        "title_ids": np.array([[5, 6, 0, 0, 0]], np.int32)
+    }
+
+    def part(params: Any) -> jax.Array:
+        queries = model.model.encode_query(params, np.array([[3, 4, 0, 0]], np.int32))
+        titles = model.model.encode_product(params, *shown.values()).title
+        return queries[:, 0].sum() + titles[:, 0].sum()
+
+    gradient = jax.jit(jax.grad(part))(model.params)["tokens"]["embedding"]
+    assert np.flatnonzero(np.abs(gradient).sum(axis=1)).tolist() == [3, 4, 5, 6]
+
+
 def test_regions_are_one_picture() -> None:
     model = Compiled(model_config(stem="regions", max_images=3))
     rng = np.random.default_rng(0)
@@ -253,6 +274,8 @@ def test_lengths_of_nothing_have_a_finite_gradient() -> None:
         (lambda: FusionConfig(kind="concat", text_weight=0.4), ["0.4", "'concat'", "leave it at 0.5"]),
         (lambda: FusionConfig(dropped_pictures=1.5), ["model.fusion.dropped_pictures is 1.5"]),
         (lambda: model_config(shared_text=True, modalities="image"), ["model.shared_text", "model.modalities 'image'"]),
+        (lambda: model_config(shared_tokens=True, modalities="image"), ["model.shared_tokens", "'image' has no title"]),
+        (lambda: model_config(shared_tokens=True, shared_text=True), ["makes one encoder of both, table included"]),
     ],
 )
 def test_impossible_fusions_are_refused(make, parts: list[str]) -> None:

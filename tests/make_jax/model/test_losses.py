@@ -136,6 +136,15 @@ def test_each_objective_teaches_its_own_part(name: str, parts: set[str]) -> None
     assert taught(teach(ALL, PICTURES).gradients[name]) == parts
 
 
+def test_hidden_words_are_predicted_with_the_table_that_both_towers_share() -> None:
+    built = experiment(ObjectivesConfig(mlm=0.5), layers=0)
+    model = build_model(dataclasses.replace(built, model=dataclasses.replace(built.model, shared_tokens=True)))
+    params = jax.jit(model.init)(jax.random.key(0))
+    gradient = jax.jit(jax.grad(lambda p: model.losses(p, (), batch(), jax.random.key(1))[1][0]["mlm"]))(params)
+    # Predicting pushes all words apart, not only those that are shown.
+    assert np.abs(gradient["tokens"]["embedding"]).sum(axis=1).all()
+
+
 def test_regions_are_hidden_like_patches() -> None:
     gradients = teach(MASKED, REGIONS).gradients
     assert taught(gradients["mpm"]) == {"image", "patch_values"}

@@ -98,6 +98,12 @@ def test_rates_are_factors_and_the_first_pattern_counts(decay: float, rate: floa
         assert factors[name] == pytest.approx(factor), name
 
 
+def test_a_table_that_both_text_towers_share_lies_below_the_higher_one() -> None:
+    shared = {**PARAMS, "tokens": PARAMS["title"]["tokens"]}
+    factors = named(rate_factors(OptimizerConfig(layer_decay=0.5), shared))
+    assert factors["tokens/embedding"] == factors["title/tokens/embedding"] == 0.5**5
+
+
 def test_a_rate_scales_the_whole_step() -> None:
     whole, _ = trained(OptimizerConfig(), steps=1)
     half, _ = trained(OptimizerConfig(rates=(("^title", 0.5),)), steps=1)
