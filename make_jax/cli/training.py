@@ -131,11 +131,15 @@ def plan(as_json: bool, **options: Any) -> None:
     from make_jax.commands import plan as planning
     from make_jax.planning.page import as_text
 
+    failure = None
     try:
         plans = planning.plan(**options)
     except planning.CompilerFailed as error:
-        stop(str(error), 1)
-    click.echo(planning.as_json(plans) if as_json else as_text(plans))
+        failure, plans = str(error), error.plans
+    if plans:
+        click.echo(planning.as_json(plans) if as_json else as_text(plans))
+    if failure:
+        stop(failure, 1)
 
 
 @click.command(cls=Command)

@@ -25,7 +25,11 @@ log = logging.getLogger(__name__)
 
 
 class CompilerFailed(Exception):
-    """The compiler ended without an answer; says what it printed last."""
+    """The compiler ended without an answer; says what it printed last. `plans` are those before it."""
+
+    def __init__(self, message: str, plans: list[Planned]) -> None:
+        super().__init__(message)
+        self.plans = plans
 
 
 def plan(
@@ -57,9 +61,12 @@ def plan(
     jobs = [_job(base, topology, "", tpu), *(_job(base, topology, choice, tpu) for choice in compare)]
     log.info("compiling %s; this may take minutes", "for the TPU" if tpu else "on the CPU")
     places = [parse_slice(job.topology) for job in jobs]
-    compiled = _compile(jobs, max(place.chips for place in places))
+    compiled, failure = _compile(jobs, max(place.chips for place in places))
     pairs = pairs or base.training.batch_size * base.training.steps
-    return [Planned(job, place, one, pairs) for job, place, one in zip(jobs, places, compiled, strict=True)]
+    plans = [Planned(job, place, one, pairs) for job, place, one in zip(jobs, places, compiled, strict=False)]
+    if failure:
+        raise CompilerFailed(failure, plans)
+    return plans
 
 
 def _complete(experiment: Experiment, data: Sequence[str], vocab_size: int | None) -> Experiment:
@@ -98,7 +105,8 @@ def _job(base: Experiment, topology: str, choice: str, tpu: bool) -> Job:
     return Job(" ".join([place.name, *settings]), experiment, place.name, tpu)
 
 
-def _compile(jobs: Sequence[Job], chips: int) -> list[Compiled]:
+def _compile(jobs: Sequence[Job], chips: int) -> tuple[list[Compiled], str]:
+    """What came of the jobs, and why there is no more of it; "" if there is."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",  # where the few things that are computed are computed
         "TPU_SKIP_MDS_QUERY": "1",  # there is no TPU to ask about itself
@@ -122,10 +130,11 @@ def _compile(jobs: Sequence[Job], chips: int) -> list[Compiled]:
     for job, answer in zip(jobs, answers, strict=False):
         if "error" in answer:
             raise UserError(f"{job.label}: {answer['error']}" if len(jobs) > 1 else answer["error"])
+    failure = ""
     if len(answers) < len(jobs):
         last = "\n".join(done.stderr.strip().splitlines()[-20:])
-        raise CompilerFailed(f"{jobs[len(answers)].label}: the compiler ended with code {done.returncode}:\n{last}")
-    return [Compiled.from_json(answer["compiled"]) for answer in answers]
+        failure = f"{jobs[len(answers)].label}: the compiler ended with code {done.returncode}:\n{last}"
+    return [Compiled.from_json(answer["compiled"]) for answer in answers], failure
 
 
 def as_json(plans: Sequence[Planned]) -> str:

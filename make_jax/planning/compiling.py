@@ -6,8 +6,10 @@ import collections
 import itertools
 import math
 import re
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -104,13 +106,17 @@ class _Compiling:
         """What a jitted function needs and does; counted: its FLOPs over all chips."""
         began = time.perf_counter()
         lowered = cast(jax.stages.Wrapped, function).lower(*inputs)
-        try:
-            compiled = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            if not (overflow := read_overflow(str(error))):
-                raise
-            return overflow
-        held, text = compiled.memory_analysis(), compiled.as_text()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                compiled = lowered.compile(compiler_options={"xla_dump_to": folder, "xla_dump_hlo_as_text": True})
+            except jax.errors.JaxRuntimeError as error:
+                if not (overflow := read_overflow(str(error))):
+                    raise
+                return overflow
+            # What libtpu hands back cannot always be read by a jaxlib that is older; what it wrote itself can.
+            written = list(Path(folder).glob("*.after_codegen.txt"))
+            text = written[0].read_text() if written else compiled.as_text()
+        held = compiled.memory_analysis()
         if held is None or text is None:
             raise RuntimeError("this compiler does not tell what its programs need")
         memory = {

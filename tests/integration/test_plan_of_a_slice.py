@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import subprocess
+from typing import Any
 
 import pytest
 from command_line import TINY, call, refused
@@ -83,6 +84,21 @@ def test_the_vocabulary_must_be_known() -> None:
 def test_a_slice_that_the_compiler_does_not_know_is_refused() -> None:
     options = ("--topology", "v5e:3x5", "--vocab-size", 64, "--set", "training.batch_size=30")
     refused(call("plan", TINY, *options), "v5e:3x5", "no such slice")
+
+
+def test_what_was_compiled_before_a_compiler_died_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    find, run = importlib.util.find_spec, subprocess.run
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else find(name))
+
+    def of_the_first(*command: Any, input: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        done = run(*command, input=json.dumps(json.loads(input)[:1]), **options)
+        return subprocess.CompletedProcess([], -11, done.stdout, "out of luck")
+
+    monkeypatch.setattr(planning.subprocess, "run", of_the_first)
+    result = call("plan", TINY, *TITLES, "--topology", "v4:2x2x1", "--compare", "mesh.fsdp=2", "--json")
+    assert result.exit_code == 1
+    assert [found["label"] for found in json.loads(result.stdout)] == ["v4:2x2x1"]
+    assert "v4:2x2x1 mesh.fsdp=2: the compiler ended with code -11" in result.stderr
 
 
 def test_a_compiler_that_dies_says_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
