@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?(?P<name>[\w.\-]+) \(.*\) -> .* \{$")
 _ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+\d+\w*)\[(?P<sizes>[\d,]*)\](?:\{(?P<layout>[^}]*)\})?")
-_WHILE = re.compile(r" while\(.*body=%?(?P<body>[\w.\-]+)")
+_WHILE = re.compile(r" while\(.*condition=%?(?P<condition>[\w.\-]+), body=%?(?P<body>[\w.\-]+)")
+_NUMBER = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(
     r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)|(?:called_computations|branch_computations)=\{(.*?)\}"
@@ -67,9 +68,9 @@ def times_run(bodies: dict[str, list[str]]) -> dict[str, int]:
     callers: dict[str, tuple[str, int]] = {}
     for name, lines in bodies.items():
         for line in lines:
-            loop, trips = _WHILE.search(line), _TRIPS.search(line)
+            loop = _WHILE.search(line)
             for called in called_by(line):
-                turns = int(trips[1]) if loop and trips and called == loop["body"] else 1
+                turns = _turns(line, loop["condition"], bodies) if loop and called == loop["body"] else 1
                 callers[called] = name, max(turns, callers.get(called, ("", 1))[1])
     found = {}
     for name in bodies:
@@ -80,3 +81,12 @@ def times_run(bodies: dict[str, list[str]]) -> dict[str, int]:
             total *= turns
         found[name] = total
     return found
+
+
+def _turns(line: str, condition: str, bodies: dict[str, list[str]]) -> int:
+    """How often a loop turns: as the compiler says, or the number that its condition compares with."""
+    if trips := _TRIPS.search(line):
+        return int(trips[1])
+    asked = bodies.get(condition, [])
+    asked = asked + [inner for one in asked for called in called_by(one) for inner in bodies.get(called, [])]
+    return max((int(number) for one in asked for number in _NUMBER.findall(one)), default=1)

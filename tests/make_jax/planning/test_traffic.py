@@ -60,7 +60,9 @@ TPU = """HloModule step
 
 %more (state.1: (s32[], bf16[4,8], bf16[12,4,8])) -> pred[] {
   %state.1 = (s32[], bf16[4,8]{1,0}, bf16[12,4,8]{2,1,0}) parameter(0)
-  ROOT %yes = pred[] constant(true)
+  %at.1 = s32[] get-tuple-element(%state.1), index=0
+  %end = s32[]{:T(128)} constant(12)
+  ROOT %yes = pred[] compare(%at.1, %end), direction=LT
 }
 
 ENTRY %main (a: bf16[4,8], b: bf16[12,4,8]) -> bf16[4,8] {
@@ -69,7 +71,7 @@ ENTRY %main (a: bf16[4,8], b: bf16[12,4,8]) -> bf16[4,8] {
   %zero = s32[] constant(0)
   %first = (s32[], bf16[4,8]{1,0}, bf16[12,4,8]{2,1,0}) tuple(%zero, %a, %b)
   %loop = (s32[], bf16[4,8]{1,0}, bf16[12,4,8]{2,1,0}) while(%first), condition=%more, body=%body, """
-TPU += """backend_config={"known_trip_count":{"n":"12"}}
+TPU += """metadata={op_name="jit(step)/while"}
   %begun = ((bf16[12,4,8]{2,1,0}), bf16[2,4,8]{2,1,0:S(1)}, s32[]{:S(2)}) slice-start(%b), slice={[0:2], [0:4], [0:8]}
   %there = bf16[2,4,8]{2,1,0:S(1)} slice-done(%begun)
   ROOT %out = bf16[4,8]{1,0} get-tuple-element(%loop), index=1
@@ -80,6 +82,6 @@ TPU += """backend_config={"known_trip_count":{"n":"12"}}
 def test_what_stays_beside_the_cores_is_not_moved() -> None:
     """A turn reads 4 × 8 states and as many weights of the twelve layers', and its number; it writes what is copied.
 
-    Then the weights of two layers are read ahead.
+    Then the weights of two layers are read ahead. A condition that compares two numbers is there, too.
     """
-    assert hbm_bytes(TPU) == 12 * (64 + 64 + 4 + 64) + 2 * 64
+    assert hbm_bytes(TPU) == 12 * (64 + 64 + 4 + 64) + 2 * 64 + (4 + 4 + 1)
