@@ -135,7 +135,9 @@ class TrainPlans:
         self._product_log_q = log_draw_shares(self._products, weights)
         self._query_log_q = log_draw_shares(data.query_keys[self._queries], weights)
         groups = self._sort_by_group(weights)
-        self._further = FurtherQueries(self._queries, self._products, self._sorted_weights, data.num_products)
+        self._further = None
+        if sampling.further_queries:
+            self._further = FurtherQueries(self._queries, self._products, self._sorted_weights, data.num_products)
         self._order = PairOrder(self._sorted_weights, sampling.batch_size, sampling.seed, groups)
         self.share_size = self._order.share(process_count)
         self.pairs_per_epoch = self._order.pairs_per_epoch
@@ -254,6 +256,8 @@ class TrainPlans:
 
     def _draw_further(self, pairs: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """int64[n, K], queries or -1."""
+        if self._further is None:
+            return np.zeros((len(pairs), 0), np.int64)
         return self._further.draw(pairs, positions, self._sampling.seed, self._sampling.further_queries)
 
     def _further_arrays(self, further: np.ndarray, query_tokens: int) -> dict[str, np.ndarray]:
