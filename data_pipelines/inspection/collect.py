@@ -15,6 +15,7 @@ from data_pipelines.inspection.examples import Example, training_examples
 from data_pipelines.inspection.scan import Scan, scan_products
 from data_pipelines.inspection.speed import InputSpeed, input_speed
 from data_pipelines.plans import TrainPlans
+from data_pipelines.query_arrays import QueryOutput
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def inspect(
     augment: AugmentSpec,
     options: FeedOptions,
     *,
+    queries: QueryOutput | None = None,
     count: int = 24,
     step: int = 0,
     progress: bool = True,
@@ -95,6 +97,7 @@ def inspect(
       shape: sizes of a batch.
       augment: how pictures are varied.
       options: how batches are made ahead of time.
+      queries: what is shown of queries; None for all of each, as it was typed.
       count: how many examples to show, at most those of one batch.
       step: the training step that they are taken from.
       progress: show a progress bar where standard error is a terminal.
@@ -108,7 +111,7 @@ def inspect(
     examples: list[Example] = []
     speed = None
     if contents.has_clicks or contents.num_pseudo_pairs:
-        plans = TrainPlans(data, sampling, shape, 0, 1)
+        plans = TrainPlans(data, sampling, shape, 0, 1, queries)
         examples = training_examples(data, plans, augment, options, count=count, step=step)
         speed = input_speed(data, plans, augment, options, step=step)
     scan = scan_products(data, progress=progress)

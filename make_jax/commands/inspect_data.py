@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 from data_pipelines.dataset import PreparedData, open_prepared
 from data_pipelines.inspection import inspect
-from make_jax.commands.feeding import augmentation, batch_shape, beside, check_pictures, feed_options, sampling
+from make_jax.commands.feeding import (
+    augmentation,
+    batch_shape,
+    beside,
+    check_pictures,
+    feed_options,
+    sampling,
+    text_outputs,
+)
 from make_jax.config import Experiment
 from make_jax.errors import UserError
 from make_jax.inspection.page import render
@@ -63,6 +71,7 @@ def inspect_data(
         batch_shape(experiment),
         augmentation(experiment),
         feed_options(experiment),
+        queries=text_outputs(experiment, data)[1],
         count=examples,
         step=step,
     )

@@ -226,7 +226,9 @@ def test_the_command_writes_a_page_beside_the_data(tiny_data: Path, tmp_path: Pa
 
 
 def test_the_command_takes_another_seed_and_place(tiny_data: Path, tmp_path: Path) -> None:
-    inspected = inspect_data(str(tiny_data), TINY, tmp_path / "new" / "page.html", examples=2, seed=9)
+    # Whatever else of the queries the experiment's objectives want to know.
+    words = ["objectives.keyword_mask=words", "data.further_queries=2", "objectives.mlm=0.5"]
+    inspected = inspect_data(str(tiny_data), TINY, tmp_path / "new" / "page.html", 2, seed=9, overrides=words)
     assert inspected.page == tmp_path / "new" / "page.html"
     assert "with seed 9" in inspected.page.read_text("utf-8")
 
