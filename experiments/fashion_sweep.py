@@ -16,11 +16,13 @@ from make_jax.sweeps import Sweep
 
 Settings = Mapping[str, Any]
 
-# One contrast of query and product, in which all other products are negatives, as the baselines' authors have it.
+# One contrast of query and product, in which all other products are negatives, between two encoders of text that share
+# nothing, as the baselines' authors have it.
 PLAIN: Settings = {
     "objectives.keyword_mask": "none",
     "data.further_queries": 0,
     "model.fusion.kind": "mean",
+    "model.shared_tokens": False,
 }
 
 BASELINES: dict[str, Settings] = {
@@ -65,7 +67,8 @@ BASELINES: dict[str, Settings] = {
 
 # MAKE with something less, or else.
 ABLATIONS: dict[str, Settings] = {
-    "shared_text": {"model.shared_text": True},
+    "shared_text": {"model.shared_text": True, "model.shared_tokens": False},
+    "own_tokens": {"model.shared_tokens": False},
     "fixed_mean": {"model.fusion.kind": "mean"},
     "concat": {"model.fusion.kind": "concat"},
     "vector_gate": {"model.fusion.kind": "vector_gate"},
@@ -79,9 +82,11 @@ ABLATIONS: dict[str, Settings] = {
     "mask_title": {"objectives.keyword_mask": "title"},
     "many_positives": {"objectives.positives": "many"},
     "one_query": {"data.further_queries": 0},
+    "five_queries": {"data.further_queries": 4},
     "pseudo_queries": {"data.pseudo_share": 0.2},
     "query_drop": {"data.query_drop": 0.2},
     "query_shuffle": {"data.query_shuffle": 0.2},
+    "category": {"model.side.columns": ("category",)},
 }
 
 # MAKE with one more objective.
