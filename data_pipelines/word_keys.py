@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
@@ -11,9 +10,9 @@ from data_pipelines.hashing import hash_keys
 from data_pipelines.interactions import MAX_QUERY_TOKENS
 from data_pipelines.masking import anywhere_in_word
 from data_pipelines.ragged import Ragged, pad_tokens
-from data_pipelines.tokenizer import EncodedText, TextTokenizer
+from data_pipelines.tokenizer import TextTokenizer
 
-_AT_ONCE = 4096  # queries; a tokenizer splits them among its threads
+_AT_ONCE = 4096  # queries; a tokenizer splits them among its threads, and numpy takes as long for one as for many
 _KEPT = 1 << 18  # queries whose keys are remembered; finding them again takes a tokenizer
 
 
@@ -49,27 +48,34 @@ class QueryWordKeys:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         """Knows no query yet; `tokenizer` is the one of the data."""
         self._tokenizer = tokenizer
-        self._keys = lru_cache(maxsize=_KEPT)(self._find_keys)
+        self._known: dict[str, np.ndarray] = {}
 
     def __call__(self, texts: Sequence[str], width: int) -> np.ndarray:
         """int32[n, width] of n texts, 0 beyond a text's end; see `word_keys`."""
-        keys = [self._keys(text) for text in texts]
-        return pad_tokens(Ragged(np.concatenate(keys), np.cumsum([0, *map(len, keys)])), width, 0)
+        return pad_tokens(self.of_all(texts), width, 0)
 
     def of_all(self, texts: Sequence[str]) -> Ragged:
-        """The word keys of many queries, none of which is remembered: int32 each."""
+        """The word keys of any number of queries: int32 each."""
         keys = []
         for first in range(0, len(texts), _AT_ONCE):
             some = texts[first : first + _AT_ONCE]
-            encoded = self._tokenizer.encode_words(some, MAX_QUERY_TOKENS)
-            keys += [self._keys_of(text, words) for text, words in zip(some, encoded, strict=True)]
+            new = [text for text in dict.fromkeys(some) if text not in self._known]
+            found = dict(zip(new, self._find_keys(new), strict=True))
+            keys += [found[text] if text in found else self._known[text] for text in some]
+            if len(self._known) + len(found) > _KEPT:
+                self._known.clear()
+            self._known |= found
         return Ragged(np.concatenate([np.zeros(0, np.int32), *keys]), np.cumsum([0, *map(len, keys)]))
 
-    def _find_keys(self, text: str) -> np.ndarray:
-        [encoded] = self._tokenizer.encode_words([text], MAX_QUERY_TOKENS)
-        return self._keys_of(text, encoded)
-
-    def _keys_of(self, text: str, encoded: EncodedText) -> np.ndarray:
-        letters = [any(map(str.isalnum, text[start:end])) for start, end in encoded.spans.tolist()]
-        words = np.where(np.array(letters, bool), encoded.words, -1)
-        return word_keys(encoded.ids[None], words[None], self._tokenizer.special_ids)[0]
+    def _find_keys(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if not texts:
+            return []
+        encoded = self._tokenizer.encode_words(texts, MAX_QUERY_TOKENS)
+        lengths = np.array([len(query.ids) for query in encoded])
+        ids, words = np.zeros((len(texts), lengths.max()), np.int32), np.full((len(texts), lengths.max()), -1)
+        for row, (text, query) in enumerate(zip(texts, encoded, strict=True)):
+            letters = [any(map(str.isalnum, text[start:end])) for start, end in query.spans.tolist()]
+            ids[row, : len(letters)] = query.ids
+            words[row, : len(letters)] = np.where(letters, query.words, -1)
+        keys = word_keys(ids, words, self._tokenizer.special_ids)
+        return [row[:length].copy() for row, length in zip(keys, lengths, strict=True)]  # keeps no padding alive

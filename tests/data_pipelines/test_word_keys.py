@@ -73,3 +73,15 @@ def test_keys_and_tokens_are_those_of_the_query_that_is_shown(tokenizer: TextTok
     np.testing.assert_array_equal(found["query_ids"], tokenizer.encode_padded(shown, width))
     np.testing.assert_array_equal(found["query_word_keys"], word(shown, width))
     np.testing.assert_array_equal(ids, tokenizer.encode_padded(texts, width))
+
+
+def test_a_query_is_known_by_the_same_keys_however_many_came_before(
+    tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = [f"{colour} dress {size}" for colour in ("red", "navy blue", "γκρι") for size in range(5)]
+    each = [QueryWordKeys(tokenizer)([query], 12)[0] for query in queries]
+    monkeypatch.setattr("data_pipelines.word_keys._KEPT", 4)
+    monkeypatch.setattr("data_pipelines.word_keys._AT_ONCE", 3)
+    together = QueryWordKeys(tokenizer)
+    for _ in range(2):
+        np.testing.assert_array_equal(together(queries + queries[:2], 12), each + each[:2])
