@@ -16,6 +16,8 @@ _NAME = re.compile(r"%([\w.\-]+)")
 # What moves nothing, or is counted where it is done: inside a loop, or at the start of what runs beside other work.
 _NAMES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
 _FREE = _NAMES | {"while", "conditional", "call", "async-start", "opt-barrier", "add-dependency", "iota"}
+_ALLOCATES = 'custom_call_target="AllocateBuffer"'  # room, that a loop fills
+_CUTS = {"dynamic-slice", "slice", "gather"}
 _RUNS_ITS_OWN = re.compile(r"\b(?:while|conditional|call|async-start)\(")
 
 
@@ -46,6 +48,11 @@ class _Body:
             if found
         ]
         self.by_name = {one.name: one for one in self.operations}
+        self.parameters = {
+            int(_inside(one.line.split(" parameter(", 1)[1])): one.name
+            for one in self.operations
+            if one.op == "parameter"
+        }
 
     def source(self, name: str) -> _Operation | None:
         """What an array is, behind other names for it."""
@@ -88,17 +95,16 @@ def hbm_bytes(text: str) -> int:
 
 
 def _moved(one: _Operation, body: _Body, bodies: dict[str, _Body]) -> int:
-    if one.op in _FREE or one.op.endswith(("-done", "-update")):
+    if one.op in _FREE or one.op.endswith(("-done", "-update")) or _ALLOCATES in one.line:
         return 0
     operands = [_result_of(body, name) for name in one.operands]
-    if one.op == "fusion":
-        fused = bodies.get(next(iter(called_by(one.line)), ""))
-        if fused is not None:
-            return _of_fusion(one, operands, fused)
+    fused = _fused(one, bodies)
+    if fused is not None:
+        return _of_fusion(one, operands, fused, bodies)
     if one.op in ("copy-start", "slice-start"):  # (from, to, ...)
         whole, part = one.result[:2]
         return _reach([whole], part.bytes) + _far(part)
-    if one.op in ("dynamic-slice", "slice", "gather"):
+    if one.op in _CUTS:
         return sum(map(_far, one.result)) + _reach(operands[0], sum(array.bytes for array in one.result))
     if one.op == "dynamic-update-slice":
         return 2 * _reach(one.result, sum(array.bytes for array in operands[1]))
@@ -107,33 +113,51 @@ def _moved(one: _Operation, body: _Body, bodies: dict[str, _Body]) -> int:
     return sum(map(_far, one.result)) + sum(_far(array) for arrays in operands for array in arrays)
 
 
-def _of_fusion(one: _Operation, operands: list[list[Array]], fused: _Body) -> int:
-    parameters = {
-        int(_inside(p.line.split(" parameter(", 1)[1])): p.name for p in fused.operations if p.op == "parameter"
-    }
+def _of_fusion(one: _Operation, operands: list[list[Array]], fused: _Body, bodies: dict[str, _Body]) -> int:
     read = 0
     for place, arrays in enumerate(operands):
-        users = fused.users(parameters[place]) if place in parameters else []
-        cut = [user for user, at in users if user.op in ("dynamic-slice", "slice", "gather") and at == 0]
-        put = [user for user, at in users if user.op == "dynamic-update-slice" and at == 0]
-        if users and len(cut) + len(put) == len(users):
-            read += _reach(arrays, sum(array.bytes for user in cut for array in user.result))
-        else:
-            read += sum(map(_far, arrays))
-    return read + _written(one, fused)
+        parts = _parts_read(place, fused, bodies)
+        read += sum(map(_far, arrays)) if parts is None else _reach(arrays, sum(part.bytes for part in parts))
+    return read + sum(_put(array, made) for array, made in zip(one.result, _made(fused, bodies), strict=False))
 
 
-def _written(one: _Operation, fused: _Body) -> int:
-    """What a fusion's roots write: an array that a slice is put into is changed in place."""
+def _parts_read(place: int, fused: _Body, bodies: dict[str, _Body]) -> list[Array] | None:
+    """What is cut from an operand of a fusion, in it or in those that it fuses; None where all of it is needed."""
+    parameter = fused.parameters.get(place)
+    users = fused.users(parameter) if parameter else []
+    found: list[Array] = []
+    for user, at in users:
+        inner = _fused(user, bodies)
+        if user.op in _CUTS and at == 0:
+            found += user.result
+        elif inner is not None and (parts := _parts_read(at, inner, bodies)) is not None:
+            found += parts
+        elif user.op != "dynamic-update-slice" or at != 0:
+            return None
+    return found if users else None
+
+
+def _made(fused: _Body, bodies: dict[str, _Body]) -> list[Array | None]:
+    """Of each result of a fusion the part that is written, None for all: a slice is put into an array in place."""
     root = next(found for found in fused.operations if found.root)
-    roots = [fused.source(name) for name in root.operands] if root.op == "tuple" else [fused.source(root.name)]
-    written = 0
-    for array, made in zip(one.result, roots, strict=False):
-        if made is not None and made.op == "dynamic-update-slice":
-            written += _reach([array], sum(part.bytes for part in _result_of(fused, made.operands[1])))
+    found: list[Array | None] = []
+    for made in [fused.source(name) for name in (root.operands if root.op == "tuple" else [root.name])]:
+        inner = None if made is None else _fused(made, bodies)
+        if inner is not None:
+            found += _made(inner, bodies)[:1]
+        elif made is not None and made.op == "dynamic-update-slice":
+            found += _result_of(fused, made.operands[1])[:1] or [None]
         else:
-            written += _far(array)
-    return written
+            found.append(None)
+    return found
+
+
+def _put(array: Array, part: Array | None) -> int:
+    return _far(array) if part is None else _reach([array], part.bytes)
+
+
+def _fused(one: _Operation, bodies: dict[str, _Body]) -> _Body | None:
+    return bodies.get(next(iter(called_by(one.line)), "")) if one.op == "fusion" else None
 
 
 def _result_of(body: _Body, name: str) -> list[Array]:

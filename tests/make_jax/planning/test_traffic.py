@@ -85,3 +85,45 @@ def test_what_stays_beside_the_cores_is_not_moved() -> None:
     Then the weights of two layers are read ahead. A condition that compares two numbers is there, too.
     """
     assert hbm_bytes(TPU) == 12 * (64 + 64 + 4 + 64) + 2 * 64 + (4 + 4 + 1)
+
+
+NESTED = """HloModule nested
+
+%cut (p.0: bf16[12,4,8], p.1: s32[]) -> bf16[4,8] {
+  %p.0 = bf16[12,4,8]{2,1,0} parameter(0)
+  %p.1 = s32[] parameter(1)
+  %slice.1 = bf16[1,4,8]{2,1,0} dynamic-slice(%p.0, %p.1, %p.1, %p.1), dynamic_slice_sizes={1,4,8}
+  ROOT %flat.1 = bf16[4,8]{1,0} bitcast(%slice.1)
+}
+
+%put (p.2: bf16[12,4,8], p.3: bf16[4,8], p.4: s32[]) -> bf16[12,4,8] {
+  %p.2 = bf16[12,4,8]{2,1,0} parameter(0)
+  %p.3 = bf16[4,8]{1,0} parameter(1)
+  %p.4 = s32[] parameter(2)
+  %new.1 = bf16[1,4,8]{2,1,0} bitcast(%p.3)
+  ROOT %put.1 = bf16[12,4,8]{2,1,0} dynamic-update-slice(%p.2, %new.1, %p.4, %p.4, %p.4)
+}
+
+%fused (p.5: bf16[12,4,8], p.6: bf16[12,4,8], p.7: s32[]) -> (bf16[12,4,8], bf16[4,8]) {
+  %p.5 = bf16[12,4,8]{2,1,0} parameter(0)
+  %p.6 = bf16[12,4,8]{2,1,0} parameter(1)
+  %p.7 = s32[] parameter(2)
+  %one.1 = bf16[4,8]{1,0} fusion(%p.5, %p.7), kind=kLoop, calls=%cut
+  %more.1 = bf16[4,8]{1,0} add(%one.1, %one.1)
+  %all.1 = bf16[12,4,8]{2,1,0} fusion(%p.6, %more.1, %p.7), kind=kLoop, calls=%put
+  ROOT %both.1 = (bf16[12,4,8]{2,1,0}, bf16[4,8]{1,0}) tuple(%all.1, %more.1)
+}
+
+ENTRY %main (a: bf16[12,4,8], at: s32[]) -> bf16[12,4,8] {
+  %a = bf16[12,4,8]{2,1,0} parameter(0)
+  %at = s32[] parameter(1)
+  %room = bf16[12,4,8]{2,1,0} custom-call(), custom_call_target="AllocateBuffer"
+  %made = (bf16[12,4,8]{2,1,0}, bf16[4,8]{1,0}) fusion(%a, %room, %at), kind=kOutput, calls=%fused
+  ROOT %out = bf16[12,4,8]{2,1,0} get-tuple-element(%made), index=0
+}
+"""
+
+
+def test_slices_are_cut_and_put_by_what_a_fusion_fuses_too() -> None:
+    """One slice is read and its place, one put into the room, whose making moves nothing, and one written."""
+    assert hbm_bytes(NESTED) == 64 + 4 + 64 + 64
