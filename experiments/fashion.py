@@ -3,7 +3,8 @@
 
 The queries of a shop are short and its titles too, so 10 and 16 tokens hold 99 in 100 of them whole. Small towers that
 see many products learn more in the same time than deep ones, and so do three queries of a product against one, and one
-table of tokens for queries and titles against two.
+table of tokens for queries and titles against two. Queries are contrasted a little with titles and pictures alone, so
+that a product which lacks one of them is found by the other.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def get_config() -> Experiment:
             fusion=FusionConfig(layers=0),
             shared_tokens=True,
         ),
-        objectives=ObjectivesConfig(keyword_mask="words"),
+        objectives=ObjectivesConfig(keyword_mask="words", query_title=0.1, query_image=0.1),
         data=DataConfig(popularity_power=0.75, further_queries=2),
         optimizer=OptimizerConfig(learning_rate=1.5e-3),
         training=TrainingConfig(steps=700, batch_size=384, checkpoint_every=100),

@@ -23,6 +23,8 @@ PLAIN: Settings = {
     "data.further_queries": 0,
     "model.fusion.kind": "mean",
     "model.shared_tokens": False,
+    "objectives.query_title": 0.0,
+    "objectives.query_image": 0.0,
 }
 
 BASELINES: dict[str, Settings] = {
@@ -87,11 +89,12 @@ ABLATIONS: dict[str, Settings] = {
     "query_drop": {"data.query_drop": 0.2},
     "query_shuffle": {"data.query_shuffle": 0.2},
     "category": {"model.side.columns": ("category",)},
+    "no_auxiliary": {"objectives.query_title": 0.0, "objectives.query_image": 0.0},
 }
 
-# MAKE with one more objective.
+# MAKE with one more objective, or more of one.
 OBJECTIVES: dict[str, Settings] = {
-    "auxiliary_contrast": {"objectives.query_title": 0.5, "objectives.query_image": 0.5},
+    "auxiliary_half": {"objectives.query_title": 0.5, "objectives.query_image": 0.5},
     "margin": {"objectives.margin": 0.1},
     "title_image": {"objectives.title_image": 0.5},
     "qim": {"objectives.qim": 0.5},
